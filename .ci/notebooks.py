@@ -1,0 +1,44 @@
+"""Run every notebook as a plain script, and check that its paired `.ipynb` has the same cells and no errors."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def code_cells(notebook: Path) -> list[str]:
+    """The source of the code cells, without the space around them."""
+    cells = jupytext.read(notebook).cells
+    return [cell.source.strip() for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def check_pair(script: Path) -> None:
+    """Stop unless the paired notebook is there, in step, executed and clean."""
+    pair = script.with_suffix(".ipynb")
+    again = f"jupytext --to ipynb --execute -o {pair.relative_to(ROOT)} {script.relative_to(ROOT)}"
+    if not pair.exists():
+        sys.exit(f"{pair.name} is missing; make it with: {again}")
+    if code_cells(script) != code_cells(pair):
+        sys.exit(f"{pair.name} is out of step with {script.name}; renew it with: {again}")
+    for cell in json.loads(pair.read_text())["cells"]:
+        if cell["cell_type"] == "code" and any(out["output_type"] == "error" for out in cell["outputs"]):
+            sys.exit(f"{pair.name} shows an error; renew it with: {again}")
+
+
+def main() -> None:
+    """Check them all, in order."""
+    for script in sorted((ROOT / "notebooks").glob("*.py")):
+        print(script.relative_to(ROOT), flush=True)
+        check_pair(script)
+        environment = {**os.environ, "MPLBACKEND": "agg"}
+        subprocess.run([sys.executable, script], cwd=ROOT, env=environment, check=True)
+
+
+if __name__ == "__main__":
+    main()

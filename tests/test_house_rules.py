@@ -1,0 +1,285 @@
+"""The rules the code is held to, checked on its text and on the imported package.
+
+Each of them also passes on a package without code, and binds every module that is added.
+"""
+
+import ast
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import jax
+import pytest
+
+import hamlayers
+
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "hamlayers"
+MODULE_LINES = 400
+FUNCTION_LINES = 70
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+PRIVATE_TO_JAX = "jax." + "_src"
+UNSAFE = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+
+source = pytest.mark.parametrize("path", SOURCES, ids=[str(path.relative_to(ROOT)) for path in SOURCES])
+
+
+def _fail_on(found: list[str], rule: str) -> None:
+    assert not found, rule + ":\n  " + "\n  ".join(found)
+
+
+def _at(path: Path, node: Any) -> str:
+    return f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def _name(node: ast.expr) -> str:
+    """The last part of a dotted name, whatever subscript or call stands around it."""
+    while isinstance(node, ast.Subscript | ast.Call):
+        node = node.value if isinstance(node, ast.Subscript) else node.func
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+# --- the text -----------------------------------------------------------------------------------
+
+
+@source
+def test_imports(path: Path) -> None:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules = [f"{node.module or ''}.{alias.name}" for alias in node.names]
+            if node.module == "__future__" and any(alias.name == "annotations" for alias in node.names):
+                found.append(f"{_at(path, node)}: from __future__ import annotations")
+            if any(alias.name == "*" for alias in node.names):
+                found.append(f"{_at(path, node)}: star import")
+        else:
+            continue
+        found += [f"{_at(path, node)}: {name}" for name in modules if name.startswith(PRIVATE_TO_JAX)]
+        found += [f"{_at(path, node)}: {name}" for name in modules if name.split(".")[0] in UNSAFE]
+    _fail_on(found, "imports that are not allowed")
+    assert PRIVATE_TO_JAX not in path.read_text()
+
+
+@source
+def test_calls_and_statements(path: Path) -> None:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"super", "hasattr"}:
+            found.append(f"{_at(path, node)}: {node.func.id}()")
+        if isinstance(node, ast.Global):
+            found.append(f"{_at(path, node)}: global {', '.join(node.names)}")
+    _fail_on(found, "no super() chains, no probing with hasattr(), no globals")
+
+
+@source
+def test_no_unfinished_work(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for number, line in enumerate(lines, start=1)
+        if re.search(r"\b(TODO|FIXME|XXX)\b", line)
+    ]
+    _fail_on(found, "unfinished work belongs in an issue")
+
+
+@source
+def test_sizes(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MODULE_LINES, f"{path.relative_to(ROOT)} is over {MODULE_LINES} lines"
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if ast.get_docstring(node) is not None:
+                docstring = node.body[0]
+                lines -= (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
+            if lines > FUNCTION_LINES:
+                found.append(f"{_at(path, node)}: {node.name} has {lines} lines")
+    _fail_on(found, f"functions over {FUNCTION_LINES} lines, docstring excluded")
+
+
+def _is_abstract(node: ast.ClassDef) -> bool:
+    if node.name.lstrip("_").startswith("Abstract") or any(_name(base) in {"ABC", "Protocol"} for base in node.bases):
+        return True
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and any(_name(dec) == "abstractmethod" for dec in item.decorator_list):
+            return True
+        if isinstance(item, ast.AnnAssign) and _name(item.annotation) in {"AbstractVar", "AbstractClassVar"}:
+            return True
+    return False
+
+
+@source
+def test_every_class_is_abstract_or_final(path: Path) -> None:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef):
+            final = any(_name(decorator) == "final" for decorator in node.decorator_list)
+            if final == _is_abstract(node):
+                found.append(f"{_at(path, node)}: {node.name} is {'both' if final else 'neither'}")
+    _fail_on(found, "a class is either abstract or @final")
+
+
+# --- the imported package -----------------------------------------------------------------------
+
+
+def _modules() -> list[ModuleType]:
+    names = [info.name for info in pkgutil.walk_packages(hamlayers.__path__, "hamlayers.")]
+    return [hamlayers, *(importlib.import_module(name) for name in names if not name.endswith("__main__"))]
+
+
+def _is_ours(thing: Any) -> bool:
+    return (getattr(thing, "__module__", None) or "").split(".")[0] == "hamlayers"
+
+
+def _classes() -> list[type]:
+    found = {
+        thing for module in _modules() for thing in vars(module).values() if isinstance(thing, type) and _is_ours(thing)
+    }
+    return sorted(found, key=lambda cls: f"{cls.__module__}.{cls.__qualname__}")
+
+
+def _function(attribute: Any) -> FunctionType | None:
+    """The plain function inside a method, static method, class method, property or jitted wrapper."""
+    if isinstance(attribute, staticmethod | classmethod):
+        attribute = attribute.__func__
+    if isinstance(attribute, property):
+        attribute = attribute.fget
+    try:
+        attribute = inspect.unwrap(attribute)
+    except ValueError:
+        return None
+    return attribute if isinstance(attribute, FunctionType) else None
+
+
+def test_no_concrete_method_is_overridden() -> None:
+    found = []
+    for cls in _classes():
+        for name, attribute in vars(cls).items():
+            if (name.startswith("__") and name != "__call__") or _function(attribute) is None:
+                continue
+            for base in cls.__mro__[1:]:
+                inherited = vars(base).get(name)
+                if inherited is None or not _is_ours(base):
+                    continue
+                if _function(inherited) is not None and not getattr(inherited, "__isabstractmethod__", False):
+                    found.append(f"{cls.__qualname__}.{name} overrides {base.__qualname__}.{name}")
+    _fail_on(found, "concrete methods are not overridden")
+
+
+def _public() -> Iterator[tuple[str, Any]]:
+    for module in _modules():
+        if any(part.startswith("_") for part in module.__name__.split(".")):
+            continue
+        for name, thing in vars(module).items():
+            if not name.startswith("_") and not isinstance(thing, ModuleType) and _is_ours(thing) and callable(thing):
+                yield f"{module.__name__}.{name}", thing
+
+
+def _public_functions() -> Iterator[tuple[str, FunctionType]]:
+    for name, thing in _public():
+        if not isinstance(thing, type):
+            function = _function(thing)
+            if function is not None:
+                yield name, function
+            continue
+        for member, attribute in vars(thing).items():
+            function = _function(attribute)
+            public = not member.startswith("_") or member in {"__call__", "__init__"}
+            if public and function is not None and function.__module__.startswith("hamlayers"):
+                generated = function.__code__.co_filename.startswith("<")  # the dataclass's own __init__
+                if not generated:
+                    yield f"{name}.{member}", function
+
+
+def test_public_things_have_docstrings() -> None:
+    found = []
+    for name, thing in _public():
+        doc = (vars(thing).get("__doc__") if isinstance(thing, type) else inspect.getdoc(thing)) or ""
+        # a dataclass without a docstring is given its signature as one
+        if not doc.strip() or (isinstance(thing, type) and doc.startswith(f"{thing.__name__}(")):
+            found.append(name)
+    for name, _ in _public_functions():
+        *path, member = name.split(".")
+        owner: Any = importlib.import_module(".".join(path)) if ".".join(path) in sys.modules else None
+        if owner is None:
+            owner = getattr(importlib.import_module(".".join(path[:-1])), path[-1])
+        # `getdoc` also finds the docstring of the abstract method that a method implements
+        if member != "__init__" and not (inspect.getdoc(getattr(owner, member)) or "").strip():
+            found.append(name)
+    _fail_on(sorted(set(found)), "public and without a docstring")
+
+
+def test_public_signatures_are_annotated() -> None:
+    found = []
+    for name, function in _public_functions():
+        signature = inspect.signature(function)
+        for index, parameter in enumerate(signature.parameters.values()):
+            if index == 0 and parameter.name in {"self", "cls"}:
+                continue
+            if parameter.annotation is parameter.empty:
+                found.append(f"{name}({parameter.name})")
+            if parameter.annotation is jax.Array:
+                found.append(f"{name}({parameter.name}): an array without a shape")
+        if signature.return_annotation is signature.empty and function.__name__ != "__init__":
+            found.append(f"{name} -> ?")
+        if signature.return_annotation is jax.Array:
+            found.append(f"{name} -> an array without a shape")
+    _fail_on(sorted(set(found)), "public signatures need shaped annotations")
+
+
+def test_public_things_are_in_the_reference() -> None:
+    pages = "\n".join(path.read_text() for path in sorted((ROOT / "docs" / "api").glob("*.md")))
+    documented = set(re.findall(r"^::: (\S+)$", pages, re.MULTILINE))
+    public = dict(_public())
+    # one thing may be exported by several packages; one of its names is enough, or that of its whole module
+    shown = {id(thing) for name, thing in public.items() if name in documented}
+    shown |= {id(thing) for name, thing in public.items() if name.rpartition(".")[0] in documented}
+    found = [name for name, thing in public.items() if id(thing) not in shown]
+    _fail_on(found, "public and not on any page of docs/api")
+
+
+# --- importing it -------------------------------------------------------------------------------
+
+
+def _run(code: str, **environment: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_makes_no_array() -> None:
+    # No platform has this name, so whatever needs a device fails; nothing but an import can work.
+    names = [module.__name__ for module in _modules()]
+    code = f"import importlib\nfor name in {names!r}:\n    importlib.import_module(name)\n"
+    _run(code, JAX_PLATFORMS="no_such_platform")
+    with pytest.raises(AssertionError, match="no_such_platform"):
+        _run("import jax; jax.numpy.ones(1)", JAX_PLATFORMS="no_such_platform")
+
+
+def test_importing_leaves_optional_packages_alone() -> None:
+    optional = ["matplotlib", "PIL", "sklearn", "mlxtend", "pandas", "hypothesis", "pytest", "IPython", "beartype"]
+    _run(
+        "import sys, hamlayers\n"
+        f"found = [name for name in {optional!r} if name in sys.modules]\n"
+        "assert not found, f'imported needlessly: {found}'\n"
+    )

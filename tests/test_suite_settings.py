@@ -1,0 +1,45 @@
+"""The suite's own settings are in force: a check that is switched off silently would prove nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from beartype import beartype
+from jaxtyping import Array, Float, jaxtyped
+
+
+@jaxtyped(typechecker=beartype)
+def _first(x: Float[Array, "n"]) -> Float[Array, ""]:
+    return x[0]
+
+
+def test_types_are_checked() -> None:
+    with pytest.raises(TypeError):
+        _first(jnp.ones((2, 3)))
+
+
+def test_types_are_not_checked_when_switched_off(no_typecheck: None) -> None:
+    assert _first(jnp.ones((2, 3))).shape == (3,)
+
+
+def test_package_is_imported_with_type_checks(request: pytest.FixtureRequest) -> None:
+    assert request.config.getoption("--jaxtyping-packages") == "hamlayers,beartype.beartype"
+
+
+def test_promotion_of_dtypes_and_ranks_raises() -> None:
+    with pytest.raises(ValueError, match="promotion"):
+        jnp.ones(2, jnp.float32) + jnp.ones(2, jnp.int32)
+    with pytest.raises(ValueError, match="rank_promotion"):
+        jnp.ones(2) + jnp.ones((2, 2))
+
+
+def test_double_precision_fixture(x64: None) -> None:
+    assert jnp.ones(1).dtype == np.float64
+
+
+def test_single_precision_is_the_default() -> None:
+    assert jnp.ones(1).dtype == np.float32
+
+
+def test_keys_differ(getkey) -> None:
+    assert jax.random.uniform(getkey()) != jax.random.uniform(getkey())
