@@ -1,0 +1,50 @@
+"""hamlayers: energy-based associative memories on jax."""
+
+from . import lagrangians as lagrangians, synapses as synapses
+from ._layer import Layer as Layer
+from ._named_layers import (
+    ExpLayer as ExpLayer,
+    IdentityLayer as IdentityLayer,
+    LayerNormLayer as LayerNormLayer,
+    ReluLayer as ReluLayer,
+    RepuLayer as RepuLayer,
+    RexpLayer as RexpLayer,
+    SigmoidLayer as SigmoidLayer,
+    SoftmaxLayer as SoftmaxLayer,
+    SphericalNormLayer as SphericalNormLayer,
+    TanhLayer as TanhLayer,
+)
+from ._network import HAM as HAM
+from .dynamics import (
+    RESULTS as RESULTS,
+    AbstractAcceleration as AbstractAcceleration,
+    AbstractGradient as AbstractGradient,
+    AbstractMethod as AbstractMethod,
+    Anderson as Anderson,
+    BlockDescent as BlockDescent,
+    Diagnostics as Diagnostics,
+    EquilibriumPropagation as EquilibriumPropagation,
+    Euler as Euler,
+    ExponentialEuler as ExponentialEuler,
+    ExponentialHeun as ExponentialHeun,
+    Implicit as Implicit,
+    Integrate as Integrate,
+    LeimkuhlerMatthews as LeimkuhlerMatthews,
+    Nesterov as Nesterov,
+    Optimistix as Optimistix,
+    Samples as Samples,
+    Settled as Settled,
+    Synchronous as Synchronous,
+    Trajectory as Trajectory,
+    Truncated as Truncated,
+    Unrolled as Unrolled,
+    diagnose as diagnose,
+    effective_sample_size as effective_sample_size,
+    integrate as integrate,
+    sample as sample,
+    settle as settle,
+    split_rhat as split_rhat,
+)
+
+
+__version__ = "0.1.0"

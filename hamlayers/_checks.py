@@ -1,0 +1,112 @@
+"""Validation of what users hand in, with messages that name the culprit.
+
+Structure (types, shapes, signs of numbers that are known now) raises `TypeError` or `ValueError` at once. Values
+that are traced, hence known only when the compiled program runs, go through `equinox.error_if`.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from ._typing import FloatArray, Scalar
+
+
+def as_float_array(owner: str, name: str, value: Any) -> FloatArray:
+    """`value` as a real floating-point array; `TypeError` for anything else, integers and complex included."""
+    if isinstance(value, float):
+        return jnp.asarray(value)
+    if not isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        raise TypeError(f"{owner}: `{name}` must be a real floating-point array, got {type(value).__name__}.")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"{owner}: `{name}` must have a real floating-point dtype, got {value.dtype}.")
+    return jnp.asarray(value)
+
+
+def as_parameter(owner: str, name: str, value: Any) -> FloatArray:
+    """A parameter as a strongly typed floating-point array: Python and NumPy integers are accepted as numbers."""
+    if isinstance(value, (bool, np.bool_)) or value is None or isinstance(value, (str, bytes)):
+        raise TypeError(f"{owner}: `{name}` must be a real number or array, got {value!r}.")
+    if isinstance(value, (int, float, np.number)):
+        return jnp.asarray(value, jnp.result_type(float)) if np.isrealobj(value) else as_float_array(owner, name, value)
+    if isinstance(value, (list, tuple)):
+        try:
+            return jnp.asarray(np.asarray(value, dtype=float), jnp.result_type(float))
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{owner}: `{name}` must be a real number or array, got {value!r}.") from error
+    array = as_float_array(owner, name, value)
+    return jax.lax.convert_element_type(array, array.dtype)
+
+
+def as_positive_scalar(owner: str, name: str, value: Any) -> Scalar:
+    """A scalar parameter `> 0` and finite: `ValueError` now if its value is known, an error at run time if traced."""
+    array = as_parameter(owner, name, value)
+    if array.shape != ():
+        raise ValueError(f"{owner}: `{name}` must be a scalar, got an array of shape {array.shape}.")
+    return require(owner, array, (array > 0) & jnp.isfinite(array), f"`{name}` must be positive and finite")
+
+
+def as_nonnegative_scalar(owner: str, name: str, value: Any) -> Scalar:
+    """A scalar parameter `>= 0` and finite, checked as in [`as_positive_scalar`][]."""
+    array = as_parameter(owner, name, value)
+    if array.shape != ():
+        raise ValueError(f"{owner}: `{name}` must be a scalar, got an array of shape {array.shape}.")
+    return require(owner, array, (array >= 0) & jnp.isfinite(array), f"`{name}` must be non-negative and finite")
+
+
+def as_finite(owner: str, name: str, value: Any) -> FloatArray:
+    """An array parameter without NaN or infinity."""
+    array = as_parameter(owner, name, value)
+    return require(owner, array, jnp.all(jnp.isfinite(array)), f"`{name}` must be finite")
+
+
+def require(owner: str, array: FloatArray, ok: Bool[Array, ""], need: str) -> FloatArray:
+    """`array` itself where `ok`; an error saying what is needed, and what was given where that is known."""
+    if isinstance(ok, jax.core.Tracer):
+        return eqx.error_if(array, ~ok, f"{owner}: {need}.")
+    if not bool(ok):
+        given = f"got {np.asarray(array)!r}" if array.size <= 8 else f"got an array of shape {array.shape}"
+        raise ValueError(f"{owner}: {need}, {given}.")
+    return array
+
+
+def as_shape(owner: str, name: str, shape: Any) -> tuple[int, ...]:
+    """A shape from an int or a tuple of ints, every one at least 1."""
+    sizes = (shape,) if isinstance(shape, (int, np.integer)) and not isinstance(shape, bool) else shape
+    if not isinstance(sizes, (tuple, list)) or not all(
+        isinstance(size, (int, np.integer)) and not isinstance(size, bool) for size in sizes
+    ):
+        raise TypeError(f"{owner}: `{name}` must be an int or a tuple of ints, got {shape!r}.")
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"{owner}: every size in `{name}` must be at least 1, got {shape!r}.")
+    return tuple(int(size) for size in sizes)
+
+
+def as_axes(owner: str, axis: int | tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`axis` as sorted non-negative axes of an array of the given shape; `None` means every axis."""
+    ndim = len(shape)
+    axes = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
+    for entry in axes:
+        if not -ndim <= entry < ndim:
+            raise ValueError(f"{owner}: `axis={axis}` does not exist in a state of shape {shape}.")
+    normal = tuple(sorted({entry % ndim for entry in axes}))
+    if len(normal) != len(axes):
+        raise ValueError(f"{owner}: `axis={axis}` names an axis of a state of shape {shape} twice.")
+    if not normal or any(shape[entry] == 0 for entry in normal):
+        raise ValueError(f"{owner}: `axis={axis}` of a state of shape {shape} holds no neurons to normalise over.")
+    return normal
+
+
+def as_axis_argument(owner: str, axis: Any) -> int | tuple[int, ...] | None:
+    """`axis` in a hashable form: an int, a tuple of ints, or `None`."""
+    if isinstance(axis, (int, np.integer)) and not isinstance(axis, bool):
+        return int(axis)
+    if isinstance(axis, (tuple, list)) and all(isinstance(entry, (int, np.integer)) for entry in axis):
+        return tuple(int(entry) for entry in axis)
+    if axis is None:
+        return None
+    raise TypeError(f"{owner}: `axis` must be an int, a tuple of ints or None, got {axis!r}.")

@@ -1,0 +1,36 @@
+"""Dynamics: what a network does with its energy."""
+
+from ._acceleration import (
+    AbstractAcceleration as AbstractAcceleration,
+    Anderson as Anderson,
+    Nesterov as Nesterov,
+)
+from ._block import BlockDescent as BlockDescent
+from ._delegated import Integrate as Integrate, Optimistix as Optimistix
+from ._diagnostics import (
+    Diagnostics as Diagnostics,
+    diagnose as diagnose,
+    effective_sample_size as effective_sample_size,
+    split_rhat as split_rhat,
+)
+from ._exponential import (
+    ExponentialEuler as ExponentialEuler,
+    ExponentialHeun as ExponentialHeun,
+)
+from ._gradient import (
+    AbstractGradient as AbstractGradient,
+    EquilibriumPropagation as EquilibriumPropagation,
+    Implicit as Implicit,
+    Truncated as Truncated,
+    Unrolled as Unrolled,
+)
+from ._integrate import (
+    RESULTS as RESULTS,
+    Trajectory as Trajectory,
+    integrate as integrate,
+)
+from ._langevin import LeimkuhlerMatthews as LeimkuhlerMatthews
+from ._method import AbstractMethod as AbstractMethod
+from ._sample import Samples as Samples, sample as sample
+from ._settle import Settled as Settled, settle as settle
+from ._simultaneous import Euler as Euler, Synchronous as Synchronous

@@ -1,0 +1,139 @@
+"""What is held fixed and what flows in from outside: clamps and input currents, for every solver alike."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from .._checks import as_float_array
+from .._network import HAM, activations_of, drive_of, energy_of
+from .._typing import ClampLike, Scalar, State
+
+
+Frozen = dict[str, bool | Bool[Array, "..."]]
+"""The clamped layers: `True` for a whole one, or a boolean array of its shape."""
+
+Inputs = State | Callable[..., Any]
+"""Currents into layers, constant or as a function of time."""
+
+
+def as_frozen(owner: str, network: HAM, clamp: ClampLike | None, *, elementwise: bool) -> Frozen:
+    """A checked `clamp`.
+
+    **Arguments:**
+
+    - `owner`: the caller's name, for messages.
+    - `network`: the network.
+    - `clamp`: what to freeze.
+    - `elementwise`: whether a mask must not cut through neurons that a Lagrangian couples. Holding some of them
+        while the others follow `I - x` need not descend the energy, since the Hessian mixes them; the state metric
+        may do it. (Keyword only.)
+
+    **Raises:** `TypeError` for anything but a dict of booleans and boolean arrays; `ValueError` for an unknown layer, a
+    mask of another shape than the layer's, and one that cuts through coupled neurons (if its values are known).
+    """
+    if clamp is None:
+        return {}
+    if not isinstance(clamp, Mapping):
+        raise TypeError(f"{owner}: `clamp` must be a dict by layer name, got {type(clamp).__name__}.")
+    frozen: Frozen = {}
+    for name, mask in clamp.items():
+        if name not in network.layers:
+            raise ValueError(f"{owner}: `clamp` names {name!r}, which is not among the layers {network.names}.")
+        entry = _as_mask(owner, name, mask, network.layers[name].shape)
+        if not isinstance(entry, bool) and elementwise:
+            _check_whole_groups(owner, network, name, entry)
+        if entry is not False:
+            frozen[name] = entry
+    return frozen
+
+
+def _as_mask(owner: str, name: str, mask: Any, shape: tuple[int, ...]) -> bool | Bool[Array, "..."]:
+    if isinstance(mask, (bool, np.bool_)):
+        return bool(mask)
+    if not isinstance(mask, (jax.Array, np.ndarray)) or mask.dtype != bool:
+        kind = f"an array of {mask.dtype}" if isinstance(mask, (jax.Array, np.ndarray)) else type(mask).__name__
+        raise TypeError(f"{owner}: clamp[{name!r}] must be a bool or a boolean array, got {kind}.")
+    if mask.shape != shape:
+        raise ValueError(f"{owner}: clamp[{name!r}] must have the layer's shape {shape}, got {mask.shape}.")
+    return jnp.asarray(mask)
+
+
+def _check_whole_groups(owner: str, network: HAM, name: str, mask: Bool[Array, "..."]) -> None:
+    axes = network.layers[name].lagrangian.coupled_axes(mask.shape)
+    if not axes or isinstance(mask, jax.core.Tracer):
+        return
+    known = np.asarray(mask)
+    if not np.array_equal(known.any(axis=axes), known.all(axis=axes)):
+        kind = type(network.layers[name].lagrangian).__name__
+        raise ValueError(
+            f"{owner}: clamp[{name!r}] freezes some of the neurons that {kind} couples along axis {axes}, and not "
+            'others, so the energy need not fall; freeze all or none along that axis, or use `metric="state"`.'
+        )
+
+
+def as_inputs(owner: str, network: HAM, inputs: Any) -> Inputs:
+    """Checked `inputs`: arrays that broadcast to the layers' shapes, or a function of time giving such."""
+    return inputs if callable(inputs) else as_currents(owner, network, inputs)
+
+
+def as_currents(owner: str, network: HAM, inputs: Any) -> State:
+    """Checked currents: arrays that broadcast to the layers' shapes, by name."""
+    if inputs is None:
+        return {}
+    if not isinstance(inputs, Mapping):
+        raise TypeError(
+            f"{owner}: `inputs` must be a dict by layer name, or a function of time giving one, "
+            f"got {type(inputs).__name__}."
+        )
+    currents: State = {}
+    for name, value in inputs.items():
+        if name not in network.layers:
+            raise ValueError(f"{owner}: `inputs` names {name!r}, which is not among the layers {network.names}.")
+        array, shape = as_float_array(owner, f"inputs[{name!r}]", value), network.layers[name].shape
+        try:
+            currents[name] = jnp.broadcast_to(array, shape)
+        except ValueError as error:
+            raise ValueError(
+                f"{owner}: inputs[{name!r}] must broadcast to the layer's shape {shape}, got {array.shape}."
+            ) from error
+    return currents
+
+
+def currents_at(network: HAM, inputs: Inputs, t: Scalar) -> State:
+    """The input currents at a time."""
+    return as_currents("inputs", network, inputs(t)) if callable(inputs) else inputs
+
+
+def driven_force(network: HAM, currents: State, state: State) -> State:
+    """`I_i + u_i - x_i`."""
+    drive = drive_of(network, activations_of(network, state))
+    drive |= {name: drive[name] + u.astype(drive[name].dtype) for name, u in currents.items()}
+    return jax.tree.map(jnp.subtract, drive, state)
+
+
+def driven_energy(network: HAM, currents: State, state: State) -> Scalar:
+    """`E - sum_i <u_i, g_i>`: with constant currents this is what the dynamics descends."""
+    energy = energy_of(network, state)
+    for name, u in currents.items():
+        g = network.layers[name].activation(state[name])
+        energy = energy - jnp.sum(u.astype(energy.dtype) * g.astype(energy.dtype))
+    return energy
+
+
+def hold(frozen: Frozen, derivative: State) -> State:
+    """The derivative with zeros where the state is frozen."""
+    held = dict(derivative)
+    for name, mask in frozen.items():
+        zeros = jnp.zeros_like(derivative[name])
+        held[name] = zeros if isinstance(mask, bool) else jnp.where(mask, zeros, derivative[name])
+    return held
+
+
+def curvature_product(network: HAM, state: State, vector: State) -> State:
+    """`hess L_i(x_i - b_i) v_i`."""
+    return {name: jax.jvp(network.layers[name].activation, (x,), (vector[name],))[1] for name, x in state.items()}

@@ -1,0 +1,109 @@
+"""What every way of settling shares: the test of convergence, the outcome, the loop."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, final
+
+import equinox as eqx
+import equinox.internal as eqxi
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from .._numerics import widest_dtype
+from .._typing import Scalar, State
+from ._integrate import RESULTS
+from ._problem import Problem
+
+
+RUNNING, CONVERGED, NONFINITE = 0, 1, 2
+
+
+@final
+class Tolerances(NamedTuple):
+    """When to stop: the root mean square of the force on every layer at most `atol + rtol * rms(x)`, or, if asked,
+    an energy that fell by no more than `energy_atol` in one step.
+    """
+
+    rtol: Scalar
+    atol: Scalar
+    energy_atol: Scalar | None
+
+
+@final
+class Outcome(NamedTuple):
+    """Where a method ended, in the carried layers."""
+
+    carried: State
+    energy: Scalar
+    residual: Scalar
+    steps: Int[Array, ""]
+    status: Int[Array, ""]
+
+    @property
+    def result(self) -> RESULTS:
+        """The status as a result code."""
+        codes: Any = RESULTS  # pyright takes the members of equinox's enumerations for strings
+        failed = codes.where(self.status == NONFINITE, codes.nonfinite_state, codes.max_steps_reached)
+        return codes.where(self.status == CONVERGED, codes.successful, failed)
+
+
+class Loop(Protocol):
+    """A while loop: `jax.lax.while_loop` with a bound on the number of steps."""
+
+    def __call__(self, cond: Callable, body: Callable, init: Any, max_steps: int) -> Any: ...
+
+
+def plain_loop(cond: Callable, body: Callable, init: Any, max_steps: int) -> Any:
+    """The loop when nothing is to be differentiated through it; `cond` knows the bound."""
+    return jax.lax.while_loop(cond, body, init)
+
+
+@final
+class CheckpointedLoop(eqx.Module):
+    """A loop that reverse mode can go through, storing some states and recomputing the others."""
+
+    checkpoints: int | None = eqx.field(static=True)
+
+    def __call__(self, cond: Callable, body: Callable, init: Any, max_steps: int) -> Any:
+        """Run it."""
+        return eqxi.while_loop(cond, body, init, max_steps=max_steps, kind="checkpointed", checkpoints=self.checkpoints)
+
+
+class AbstractMethod(eqx.Module):
+    """A way to settle a network: from a problem to an outcome, by at most `max_steps` steps."""
+
+    @property
+    @abstractmethod
+    def eliminates(self) -> bool:
+        """Whether the method may leave the first class of a sweep out of its state."""
+
+    @abstractmethod
+    def run(self, problem: Problem, tolerances: Tolerances, max_steps: int, loop: Loop) -> Outcome:
+        """Settle."""
+
+
+def force_test(
+    problem: Problem, carried: State, target: State, tolerances: Tolerances
+) -> tuple[Bool[Array, ""], Scalar]:
+    """Whether every layer is at rest, and the largest root mean square of the force on a layer."""
+    force = problem.hold(jax.tree.map(jnp.subtract, target, carried))
+    forces = jnp.stack([_rms(force[name]) for name in carried])
+    sizes = jnp.stack([_rms(carried[name]) for name in carried])
+    rest = jnp.all(forces <= tolerances.atol.astype(forces.dtype) + tolerances.rtol.astype(forces.dtype) * sizes)
+    return rest, jnp.max(forces)
+
+
+def all_finite(state: State) -> Bool[Array, ""]:
+    """Whether no neuron is infinite or NaN."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in state.values()]))
+
+
+def select(pred: Bool[Array, ""], yes: Any, no: Any) -> Any:
+    """`yes` or `no`, leaf by leaf."""
+    return jax.tree.map(lambda a, b: jnp.where(pred, a, b), yes, no)
+
+
+def _rms(x: Array) -> Scalar:
+    dtype = widest_dtype(x.dtype)
+    return jnp.sqrt(jnp.mean(jnp.square(x.astype(dtype)))).astype(dtype)

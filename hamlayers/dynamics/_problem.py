@@ -1,0 +1,191 @@
+"""The settling problem: a network with clamps and currents, reduced to the layers that a loop must carry."""
+
+from typing import Any, NamedTuple, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from .._network import HAM, activations_of, drive_of, synapse_energy
+from .._typing import Scalar, State
+from ._clamp import Frozen, driven_energy, hold
+from ._schedule import Kind, Schedule, schedule, touching
+
+
+@final
+class Evaluation(NamedTuple):
+    """What one evaluation at a carried state yields.
+
+    - `target`: the current into each carried layer, where an undamped update would move it.
+    - `energy`: the energy at the carried state, with the eliminated layers at their best.
+    - `scale`: the sum of the absolute values of the energy's terms, which its rounding error is proportional to.
+    """
+
+    target: State
+    energy: Scalar
+    scale: Scalar
+
+
+@final
+class Problem(eqx.Module):
+    """Find the state at which `I_i + u_i = x_i` for every layer that is not clamped.
+
+    **Attributes:**
+
+    - `network`: the network.
+    - `initial`: a full state: where to start, and the values of what is clamped.
+    - `frozen`: the clamps.
+    - `currents`: the constant input currents `u`.
+    - `schedule`: the order of a sweep.
+    """
+
+    network: HAM
+    initial: State
+    frozen: Frozen
+    currents: State
+    schedule: Schedule = eqx.field(static=True)
+
+    @property
+    def start(self) -> State:
+        """The carried layers at the beginning."""
+        return {name: self.initial[name] for members in self.schedule.carried for name in members}
+
+    def _known(self, carried: State) -> State:
+        """The carried layers and those clamped as a whole: everything but the eliminated ones."""
+        held = {name: x for name, x in self.initial.items() if name not in self.schedule.eliminated}
+        return held | carried
+
+    def _drive(self, activations: State, members: tuple[str, ...]) -> State:
+        """The clamped and driven current into the given layers, which share no synapse."""
+        others = {name: g for name, g in activations.items() if name not in members}
+        own = {name: activations[name] for name in members}
+        connections = touching(self.network, members)
+        gradient = jax.grad(lambda g: synapse_energy(self.network, others | g, connections))(own)
+        return self._driven(jax.tree.map(jnp.negative, gradient))
+
+    def _driven(self, drive: State) -> State:
+        driven = {
+            name: current + self.currents[name].astype(current.dtype) if name in self.currents else current
+            for name, current in drive.items()
+        }
+        return self.pin(driven)
+
+    def eliminate(self, carried: State) -> State:
+        """The best state of the eliminated layers, given the others."""
+        if not self.schedule.eliminated:
+            return {}
+        g = activations_of(self.network, self._known(carried))
+        # The current into an eliminated layer does not depend on its own activation: any value will do.
+        g |= {name: jnp.zeros_like(self.initial[name]) for name in self.schedule.eliminated}
+        return self._drive(g, self.schedule.eliminated)
+
+    def complete(self, carried: State) -> State:
+        """The full state, in the order of the network's layers."""
+        state = self._known(carried) | self.eliminate(carried)
+        return {name: state[name] for name in self.network.names}
+
+    def energy(self, carried: State) -> Scalar:
+        """The energy with the eliminated layers at their best."""
+        return driven_energy(self.network, self.currents, self.complete(carried))
+
+    def drive(self, carried: State) -> State:
+        """The current into the carried layers with the eliminated ones at their best: `x = drive(x)` at rest."""
+        state = self.complete(carried)
+        drive = drive_of(self.network, activations_of(self.network, state))
+        return self._driven({name: drive[name] for name in carried})
+
+    def evaluate(self, carried: State) -> Evaluation:
+        """[`drive`][] and energy at once, for little more than the price of the first."""
+        state = self.complete(carried)
+        g = activations_of(self.network, state)
+        fixed = {name: value for name, value in g.items() if name not in carried}
+        own = {name: g[name] for name in carried}
+        synaptic, gradient = jax.value_and_grad(lambda own: synapse_energy(self.network, fixed | own))(own)
+        terms = [self.network.layers[name].energy(x) for name, x in state.items()]
+        terms += [-jnp.sum(u.astype(g[name].dtype) * g[name]) for name, u in self.currents.items()]
+        stacked = jnp.stack([synaptic, *(term.astype(synaptic.dtype) for term in terms)])
+        target = self._driven(jax.tree.map(jnp.negative, gradient))
+        return Evaluation(target, jnp.sum(stacked), jnp.sum(jnp.abs(stacked)))
+
+    def sweep(self, carried: State, evaluation: Evaluation) -> State:
+        """One update of every class, given the evaluation at the carried state.
+
+        The first carried class sees the state that was evaluated; each later one sees those before it renewed.
+        """
+        state = dict(carried)
+        for position, (members, kind) in enumerate(zip(self.schedule.carried, self.schedule.kinds, strict=True)):
+            if position == 0:
+                target = {name: evaluation.target[name] for name in members}
+            else:
+                target = self._drive(activations_of(self.network, self.complete(state)), members)
+            state |= target if kind != "damped" else self._damped(state, target)
+        return state
+
+    def _damped(self, carried: State, target: State) -> State:
+        """`x + a (target - x)` with the largest `a = 1, 1/2, 1/4, ...` that does not raise the energy."""
+        origin = {name: carried[name] for name in target}
+        # The search is held constant under differentiation; the step it settles on is not.
+        problem, origin_, target_, carried_ = jax.lax.stop_gradient((self._arrays(), origin, target, carried))
+        searched = eqx.combine(problem, self._statics())
+        before = searched.evaluate(carried_)
+        ceiling = before.energy + rounding(before)
+
+        def rises(a: Scalar) -> Bool[Array, ""]:
+            energy = searched.evaluate(carried_ | _between(origin_, target_, a)).energy
+            return ~(energy <= ceiling) & (a > 1e-9)
+
+        a = jax.lax.while_loop(rises, lambda a: a / 2, jnp.ones((), before.energy.dtype))
+        return _between(origin, target, a)
+
+    def _arrays(self) -> Any:
+        return eqx.filter(self, eqx.is_array)
+
+    def _statics(self) -> Any:
+        return eqx.filter(self, eqx.is_array, inverse=True)
+
+    def pin(self, carried: State) -> State:
+        """The clamped neurons at their values, whatever a solver made of them."""
+        pinned = dict(carried)
+        for name, mask in self.frozen.items():
+            if name in carried and not isinstance(mask, bool):
+                pinned[name] = jnp.where(mask, self.initial[name], carried[name])
+        return pinned
+
+    def hold(self, derivative: State) -> State:
+        """Zeros where neurons are clamped."""
+        return hold({name: mask for name, mask in self.frozen.items() if name in derivative}, derivative)
+
+
+def problem_of(
+    network: HAM,
+    state: State,
+    frozen: Frozen,
+    currents: State,
+    order: Any = None,
+    *,
+    eliminate: bool = True,
+) -> Problem:
+    """The problem over a full state.
+
+    **Arguments:**
+
+    - `network`, `state`, `frozen`, `currents`: as [`Problem`][].
+    - `order`: as [`schedule`][hamlayers.dynamics._schedule.schedule].
+    - `eliminate`: whether a method can do without the first class of a sweep. (Keyword only.)
+    """
+    free = [name for name in network.names if frozen.get(name) is not True]
+    plan = schedule(network, free, order)
+    if not eliminate and plan.eliminated:
+        kind: Kind = "exact"
+        plan = Schedule((), (plan.eliminated, *plan.carried), (kind, *plan.kinds))
+    return Problem(network, state, frozen, currents, plan)
+
+
+def rounding(evaluation: Evaluation) -> Scalar:
+    """How far rounding alone may move an energy: 8 units in the last place of the sum of its terms' magnitudes."""
+    return 8 * jnp.finfo(evaluation.energy.dtype).eps * evaluation.scale
+
+
+def _between(origin: State, target: State, a: Scalar) -> State:
+    return {name: x + a.astype(x.dtype) * (target[name] - x) for name, x in origin.items()}

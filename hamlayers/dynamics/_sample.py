@@ -1,0 +1,232 @@
+"""Sampling from `exp(-E / T)`: overdamped Langevin dynamics with diffrax's stochastic solvers."""
+
+import functools
+from typing import Any, Literal, NamedTuple, final
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._network import HAM, complete_state
+from .._numerics import working_dtype
+from .._typing import ClampLike, FloatArray, Scalar, ScalarLike, State, StateLike
+from ._clamp import Frozen, Inputs, currents_at, curvature_product, driven_energy, driven_force, hold
+from ._integrate import RESULTS, prepare, raise_on_failure
+from ._sample_arguments import Plan, Temperature, as_keys, as_plan, as_solver, as_temperature
+
+
+@final
+class Samples(eqx.Module):
+    """What [`hamlayers.sample`][] returns: with `chains=C` every array but `ts` has a leading axis of `C` chains.
+
+    **Attributes:**
+
+    - `ts`: the times of the samples, `(samples,)`.
+    - `states`: the states at those times, by layer `(samples, *shape)`; clamped values as they were given.
+    - `energies`: the energies there, `(samples,)`, minus `<u, g>` for input currents `u`.
+    - `stats`: `num_steps`, the number of steps of each chain, burn-in included.
+    - `result`: how it ended, a member of [`hamlayers.RESULTS`][]; of several chains, whether any failed.
+    """
+
+    ts: Float[Array, "..."]
+    states: State
+    energies: Float[Array, "..."]
+    stats: dict[str, Any]
+    result: RESULTS
+
+
+@final
+class _Problem(NamedTuple):
+    network: HAM
+    frozen: Frozen
+    inputs: Inputs
+    temperature: Any
+    start: Scalar
+    step: Scalar
+
+
+def sample(
+    network: HAM,
+    state: StateLike,
+    *,
+    temperature: Temperature,
+    t1: ScalarLike,
+    key: PRNGKeyArray,
+    dt0: ScalarLike,
+    t0: ScalarLike = 0.0,
+    burn_in: ScalarLike = 0.0,
+    thinning: ScalarLike | None = None,
+    chains: int | None = None,
+    solver: diffrax.AbstractSolver | None = None,
+    clamp: ClampLike | None = None,
+    inputs: Any = None,
+    throw: bool | Literal["inside"] = True,
+) -> Samples:
+    r"""Sample states by Langevin dynamics, `dx_i = -(1/tau_i) dE/dx_i dt + sqrt(2 T / tau_i) dW_i`.
+
+    At a constant temperature the stationary density is `exp(-E(x) / T)` (with input currents `u`,
+    `E - sum_i <u_i, g_i>` in place of `E`; with clamped neurons, the density of the others given those). The time
+    constants are inverse mobilities: they enter drift and noise alike, so they set how fast a layer moves and leave
+    the density alone. There is no acceptance step: what a finite step changes in the density is the solver's.
+
+    **Where it is a density.** `exp(-E / T)` must have a finite integral over the states. It has for layers whose
+    energy grows with their state (identity, soft threshold), as long as no synapse outgrows them. The energy of
+    a bounded activation (tanh, sigmoid, softmax, ...) is itself bounded, and that of ReLU is flat at negative states:
+    such a layer drifts off for ever at any `T > 0` unless it is clamped. Integrate it out instead: a
+    [`hamlayers.synapses.Memory`][] is a hidden layer that follows at once.
+
+    Every step starts from a clock of its own and from a key derived from the step's number, so steps neither shrink
+    nor drift by rounding however long the chain; no step size is adapted. Compiled once for each structure of the
+    arguments, set of step counts, and schedule object. `jax.vmap` batches it, over states, keys, temperatures or
+    weights; the same key gives the same noise each time.
+
+    **Arguments:**
+
+    - `network`: the network.
+    - `state`: where every chain starts; layers left out are completed with [`hamlayers.HAM.complete`][]. For chains
+        with starts of their own (which the diagnostics ask for), `jax.vmap` over states and keys.
+    - `temperature`: `T > 0` in the units of the energy, or a schedule for annealing: a function from the time, a scalar
+        array, to `T >= 0`. (Keyword only, like all that follow.)
+    - `t1`, `t0`: the interval, in the units of `tau`. The last sample is at most one `thinning` before `t1`.
+    - `key`: a PRNG key, split for the chains.
+    - `dt0`: the step; explicit solvers need it below `2 tau / k` with `k` the largest curvature of the energy.
+    - `burn_in`: the time before the first `thinning` begins, a multiple of `dt0`.
+    - `thinning`: the time between samples, a multiple of `dt0`. Default: `dt0`.
+    - `chains`: the number of independent chains, as a leading axis; `None` for one without it.
+    - `solver`: any diffrax solver for stochastic equations with additive noise. Default:
+        [`hamlayers.LeimkuhlerMatthews`][].
+    - `clamp`: layers to hold: `True` for a whole one, or a boolean array of its shape.
+    - `inputs`: as for [`hamlayers.integrate`][].
+    - `throw`: as for [`hamlayers.integrate`][].
+
+    **Returns:** [`hamlayers.Samples`][], which [`hamlayers.diagnose`][] judges.
+
+    **Raises:**
+
+    `RuntimeError` for non-finite states, as `throw` says (too large a step, or an energy without lower bound);
+    `TypeError` and `ValueError` for a state, clamp, input, key or solver that does not fit, by name; for a clamp that
+    leaves nothing free; for a temperature or step that is not positive, and times that are not multiples of the step,
+    leave no sample, or are traced.
+
+    **Source:** Roberts and Tweedie (1996), doi:10.2307/3318418, section 1.4, for the equation; Kidger,
+    arXiv:2202.02435, for the solvers.
+    """
+    partial, frozen, currents = prepare("sample", network, state, clamp, inputs, elementwise=False)
+    if throw not in (True, False, "inside"):
+        raise ValueError(f'sample: `throw` must be True, False or "inside", got {throw!r}.')
+    if all(frozen.get(name) is True for name in network.names):
+        raise ValueError("sample: `clamp` holds every layer, so there is nothing to sample.")
+    plan, start, step = as_plan(t0=t0, t1=t1, dt0=dt0, burn_in=burn_in, thinning=dt0 if thinning is None else thinning)
+    problem = _Problem(network, frozen, currents, as_temperature(temperature, start), start, step)
+    keys = as_keys(key, chains)
+    samples = _sample(problem, partial, keys, plan, as_solver(solver), chains is not None)
+    return raise_on_failure("sample", samples, throw)
+
+
+@eqx.filter_jit
+def _sample(
+    problem: _Problem, partial: State, keys: Array, plan: Plan, solver: diffrax.AbstractSolver, several: bool
+) -> Samples:
+    initial = complete_state(problem.network, partial)
+
+    def chain(key: PRNGKeyArray) -> tuple[State, Array]:
+        return _chain(problem, initial, key, plan, solver)
+
+    states, energies = jax.vmap(chain)(keys) if several else chain(keys)
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in [energies, *states.values()]]))
+    steps = plan.burn_in + plan.thinning * plan.samples
+    return Samples(
+        ts=_time(problem, plan.burn_in + plan.thinning * jnp.arange(1, plan.samples + 1)),
+        states=states,
+        energies=energies,
+        stats={"num_steps": jnp.asarray(steps)},
+        result=RESULTS.where(finite, RESULTS.promote(diffrax.RESULTS.successful), RESULTS.nonfinite_state),
+    )
+
+
+def _chain(
+    problem: _Problem, initial: State, key: PRNGKeyArray, plan: Plan, solver: diffrax.AbstractSolver
+) -> tuple[State, Array]:
+    """The samples of one chain and their energies."""
+    moving = _moving(problem.frozen, initial)
+    dt = problem.step.astype(_dtype_of(moving))
+
+    def step(carry: tuple, _: Any) -> tuple[tuple, None]:
+        count, y, solver_state = carry
+        terms = _terms(problem, initial, y, key, count, solver)
+        y1, *_, solver_state, _ = solver.step(terms, jnp.zeros_like(dt), dt, y, None, solver_state, False)
+        return (count + 1, _keep(problem.frozen, y1, y), solver_state), None
+
+    def advance(carry: tuple, _: Any) -> tuple[tuple, tuple[State, Array]]:
+        carry, _ = jax.lax.scan(step, carry, length=plan.thinning)
+        full = {name: carry[1][name].astype(x.dtype) if name in moving else x for name, x in initial.items()}
+        currents = currents_at(problem.network, problem.inputs, _time(problem, carry[0]))
+        return carry, (full, driven_energy(problem.network, currents, full))
+
+    count = jnp.zeros((), jnp.int32)
+    terms = _terms(problem, initial, moving, key, count, solver)
+    carry = (count, moving, solver.init(terms, jnp.zeros_like(dt), dt, moving, None))
+    carry, _ = jax.lax.scan(step, carry, length=plan.burn_in)
+    return jax.lax.scan(advance, carry, length=plan.samples)[1]
+
+
+def _moving(frozen: Frozen, initial: State) -> State:
+    """The layers that are not clamped as a whole, in one precision of at least 32 bits: increments are small."""
+    moving = {name: x for name, x in initial.items() if frozen.get(name) is not True}
+    dtype = _dtype_of(moving)
+    return {name: x.astype(dtype) for name, x in moving.items()}
+
+
+def _dtype_of(state: State) -> jnp.dtype:
+    return working_dtype(functools.reduce(jnp.promote_types, [x.dtype for x in state.values()]))
+
+
+def _keep(frozen: Frozen, new: State, old: State) -> State:
+    """`new`, but `old` where clamped, bit for bit."""
+    return {name: jnp.where(frozen[name], old[name], y) if name in frozen else y for name, y in new.items()}
+
+
+def _time(problem: _Problem, count: Array) -> Float[Array, "..."]:
+    """The time after so many steps: one product, not a sum of steps that rounding would shrink."""
+    return problem.start + problem.step * count.astype(problem.step.dtype)
+
+
+def _terms(
+    problem: _Problem, initial: State, moving: State, key: PRNGKeyArray, count: Array, solver: diffrax.AbstractSolver
+) -> diffrax.MultiTerm:
+    """Drift and noise of one step, on a clock that starts at 0 with it."""
+    network, begin = problem.network, _time(problem, count)
+    masks = {name: mask for name, mask in problem.frozen.items() if name in moving}
+
+    def over_tau(name: str, x: FloatArray) -> FloatArray:
+        return x / network.layers[name].tau.astype(x.dtype)
+
+    def drift(t: Any, y: State, _: Any) -> State:
+        currents = currents_at(network, problem.inputs, begin + t.astype(begin.dtype))
+        slope = curvature_product(network, y, driven_force(network, currents, initial | y))
+        return hold(masks, {name: over_tau(name, x) for name, x in slope.items()})
+
+    def diffusion(t: Any, y: State, _: Any) -> lx.DiagonalLinearOperator:
+        level = _level(problem.temperature, begin + t.astype(begin.dtype))
+        variance = {name: over_tau(name, jnp.full_like(x, 2 * level.astype(x.dtype))) for name, x in y.items()}
+        return lx.DiagonalLinearOperator(hold(masks, jax.tree.map(jnp.sqrt, variance)))
+
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), moving)
+    path = diffrax.UnsafeBrownianPath(shapes, jax.random.fold_in(key, count), _levy_area(solver))
+    return diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, path))
+
+
+def _level(temperature: Any, t: Scalar) -> Scalar:
+    """The temperature at a time."""
+    return jnp.asarray(temperature(t) if callable(temperature) else temperature)
+
+
+def _levy_area(solver: diffrax.AbstractSolver) -> Any:
+    """The least that the solver must know about the noise within a step."""
+    if not isinstance(solver, diffrax.AbstractSRK):
+        return diffrax.BrownianIncrement
+    areas = (diffrax.BrownianIncrement, diffrax.SpaceTimeLevyArea, diffrax.SpaceTimeTimeLevyArea)
+    return next(area for area in areas if issubclass(area, solver.minimal_levy_area))

@@ -1,0 +1,132 @@
+"""In which order a sweep visits the layers, and what it may rely on at each stop.
+
+A *colour class* is a set of layers no two of which share a synapse: given all other layers they do not interact, so
+one update of the whole class is an update of each. Prior art: even-odd splitting, arXiv:2311.15673.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, TypeAlias, final
+
+from .._network import HAM
+from .._wiring import Connection
+from ..synapses import curvature_of
+
+
+Kind: TypeAlias = Literal["exact", "majorised", "damped"]
+"""How a class is updated: to its minimum, by majorise-minimise, or by a damped step that backtracks."""
+
+
+@final
+class Schedule(NamedTuple):
+    """The colour classes in the order of a sweep, and the kind of update of each.
+
+    `eliminated` is the first class where its best state is a function of the others, so that no loop need carry it,
+    else empty; `carried` are all other classes.
+    """
+
+    eliminated: tuple[str, ...]
+    carried: tuple[tuple[str, ...], ...]
+    kinds: tuple[Kind, ...]
+
+    @property
+    def monotone(self) -> bool:
+        """Whether full steps never raise the energy, as a theorem and not by backtracking."""
+        return "damped" not in self.kinds
+
+
+def schedule(network: HAM, free: Sequence[str], order: Sequence[Sequence[str] | str] | None) -> Schedule:
+    """The sweep over the free layers of a network.
+
+    The class of the first declared layer (the visible one, which holds the query) comes last: updated first, it would
+    be overwritten from hidden layers that know nothing yet.
+
+    **Arguments:**
+
+    - `network`: the network.
+    - `free`: the layers that are not held fixed as a whole.
+    - `order`: classes of layer names that override the colouring, or `None`.
+
+    **Raises:** `TypeError` and `ValueError` for an `order` that is not a partition of the free layers into classes
+    whose layers share no synapse.
+    """
+    neighbours = {name: _neighbours(network, name) & set(free) for name in free}
+    classes = _colour(free, neighbours) if order is None else _as_classes(order, free, neighbours)
+    kinds: tuple[Kind, ...] = tuple(_kind(network, members) for members in classes)
+    if len(classes) > 1 and kinds[0] == "exact":
+        return Schedule(classes[0], classes[1:], kinds[1:])
+    return Schedule((), classes, kinds)
+
+
+def touching(network: HAM, members: Sequence[str]) -> tuple[Connection, ...]:
+    """The connections that touch any of the layers."""
+    return tuple(connection for connection in network.connections if set(connection[0]) & set(members))
+
+
+def _neighbours(network: HAM, name: str) -> set[str]:
+    return {other for members, _ in touching(network, [name]) for other in members} - {name}
+
+
+def _kind(network: HAM, members: Sequence[str]) -> Kind:
+    if not all(network.layers[name].lagrangian.convex for name in members):
+        return "damped"
+    worst: Kind = "exact"
+    for names, synapse in touching(network, members):
+        curvature = curvature_of(network.synapses[synapse])
+        repeated = any(names.count(name) > 1 for name in members)
+        if curvature == "concave":
+            worst = "majorised"
+        elif curvature == "unknown" or repeated:
+            return "damped"
+    return worst
+
+
+def _colour(free: Sequence[str], neighbours: Mapping[str, set[str]]) -> tuple[tuple[str, ...], ...]:
+    """Colour classes, each component's first layer in the last; two where the graph is bipartite."""
+    colours: dict[str, int] = {}
+    for start in free:
+        if start not in colours:
+            component = _component(start, neighbours)
+            parity = {name: depth % 2 for name, depth in component.items()}
+            proper = all(parity[a] != parity[b] for a in component for b in neighbours[a])
+            colours |= parity if proper else _greedy(component, neighbours)
+    last = max(colours.values(), default=0)
+    classes = (tuple(name for name in free if colours[name] == colour) for colour in range(last, -1, -1))
+    return tuple(members for members in classes if members)
+
+
+def _component(start: str, neighbours: Mapping[str, set[str]]) -> dict[str, int]:
+    """The layers reachable from one, with their distance from it."""
+    depth, front = {start: 0}, [start]
+    while front:
+        reached = [b for a in front for b in sorted(neighbours[a]) if b not in depth]
+        depth |= {b: depth[a] + 1 for a in front for b in neighbours[a] if b not in depth}
+        front = list(dict.fromkeys(reached))
+    return depth
+
+
+def _greedy(component: Mapping[str, int], neighbours: Mapping[str, set[str]]) -> dict[str, int]:
+    """Colours of a component that is not bipartite, nearest layers first."""
+    colours: dict[str, int] = {}
+    for name in component:
+        taken = {colours[other] for other in neighbours[name] if other in colours}
+        colours[name] = next(colour for colour in range(len(component)) if colour not in taken)
+    return colours
+
+
+def _as_classes(
+    order: Sequence[Sequence[str] | str], free: Sequence[str], neighbours: Mapping[str, set[str]]
+) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(order, (tuple, list)):
+        raise TypeError(f"settle: `order` must be a sequence of layer names or of tuples of them, got {order!r}.")
+    classes = tuple((entry,) if isinstance(entry, str) else tuple(entry) for entry in order)
+    named = [name for members in classes for name in members]
+    if sorted(named) != sorted(free):
+        raise ValueError(f"settle: `order` must name each of the free layers {tuple(free)} once, got {order!r}.")
+    for members in classes:
+        for name in members:
+            shared = neighbours[name] & set(members)
+            if shared:
+                raise ValueError(
+                    f"settle: `order` puts {name!r} and {sorted(shared)} into one class, but they share a synapse."
+                )
+    return classes

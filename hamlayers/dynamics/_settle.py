@@ -1,0 +1,187 @@
+"""Settling: the state at which the forces vanish, and its derivative."""
+
+from typing import Any, Literal, final
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from .._network import HAM, complete_state
+from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
+from ._block import BlockDescent
+from ._clamp import Frozen
+from ._gradient import AbstractGradient, Implicit
+from ._integrate import RESULTS, prepare
+from ._method import CONVERGED, AbstractMethod, Tolerances
+from ._problem import problem_of
+
+
+@final
+class Settled(eqx.Module):
+    """What [`hamlayers.settle`][] returns.
+
+    **Attributes:**
+
+    - `state`: the settled state of every layer.
+    - `energy`: its global energy, minus `<u, g>` for input currents `u`.
+    - `residual`: the largest root mean square of the force `I + u - x` on a layer.
+    - `steps`: how many sweeps (or steps of another method) were taken.
+    - `converged`: whether the tolerances were met.
+    - `result`: how it ended, a member of [`hamlayers.RESULTS`][].
+    - `monotone`: whether the energy cannot have risen: the method is block descent, so that this follows from the
+        convexity of the Lagrangians and the declared curvature of the synapses, or was enforced by halving the step.
+    """
+
+    state: State
+    energy: Scalar
+    residual: Scalar
+    steps: Int[Array, ""]
+    converged: Bool[Array, ""]
+    result: RESULTS
+    monotone: bool = eqx.field(static=True)
+
+
+def settle(
+    network: HAM,
+    state: StateLike,
+    *,
+    method: AbstractMethod = BlockDescent(),
+    rtol: ScalarLike = 1e-5,
+    atol: ScalarLike = 1e-6,
+    energy_atol: ScalarLike | None = None,
+    max_steps: int = 1000,
+    clamp: ClampLike | None = None,
+    inputs: Any = None,
+    order: Any = None,
+    gradient: AbstractGradient = Implicit(),
+    throw: bool | Literal["inside"] = True,
+) -> Settled:
+    """Descend to a state of rest, `x_i = I_i + u_i` for every layer that is not clamped.
+
+    With the default method the energy never rises and no step size is needed: a sweep is one exact, or
+    majorise-minimise, update of every layer. The returned state is the last one whose force was computed: `residual`
+    and `energy` are those of that state. `jax.vmap` batches it, each member with its own status and number of steps.
+
+    **Arguments:**
+
+    - `network`: the network.
+    - `state`: where to start; layers left out are completed with [`hamlayers.HAM.complete`][].
+    - `method`: [`hamlayers.BlockDescent`][] (the default, accelerated), [`hamlayers.Euler`][],
+        [`hamlayers.Synchronous`][], [`hamlayers.Optimistix`][] or [`hamlayers.Integrate`][]. (Keyword only, like
+        all that follow.)
+    - `rtol`, `atol`: at rest means that on every layer `rms(I + u - x) <= atol + rtol rms(x)`.
+    - `energy_atol`: if given, block descent also stops when the energy fell by no more than this in one sweep.
+    - `max_steps`: the most sweeps, or steps of another method.
+    - `clamp`: layers to hold: `True` for a whole one, or a boolean array of its shape.
+    - `inputs`: constant currents `u` by layer name, arrays that broadcast to the layers' shapes.
+    - `order`: the classes of a sweep, tuples of layer names that share no synapse; default: a colouring of the
+        connection graph, the class of the first declared layer last.
+    - `gradient`: how the result is differentiated: [`hamlayers.Implicit`][] (the default), [`hamlayers.Unrolled`][],
+        [`hamlayers.Truncated`][] or [`hamlayers.EquilibriumPropagation`][].
+    - `throw`: `True` raises `RuntimeError` on failure if called outside every jax transformation; `"inside"` also
+        raises inside one, at the price of a host callback in the compiled program; `False` leaves it to `result`.
+
+    **Returns:** a [`hamlayers.Settled`][].
+
+    **Raises:**
+
+    `RuntimeError`, with the figures, if the tolerances are not met within `max_steps` or the state grows without bound
+    (as it does where the energy is unbounded below), naming the layers; `TypeError` and `ValueError` for tolerances
+    that are not positive, for a state, clamp, input or order that does not fit the network, and for currents that
+    depend on time.
+
+    **Source:** arXiv:2311.15673 (even-odd sweeps), arXiv:2008.02217 (attention as one); see the methods.
+    """
+    _check_arguments(method, gradient, max_steps, throw)
+    initial, frozen, currents = prepare("settle", network, state, clamp, inputs, elementwise=True)
+    if callable(currents):
+        raise TypeError("settle: `inputs` must be constant arrays by layer name; a state of rest has no time.")
+    tolerances = Tolerances(
+        _as_tolerance("rtol", rtol),
+        _as_tolerance("atol", atol),
+        None if energy_atol is None else _as_tolerance("energy_atol", energy_atol),
+    )
+    if all(frozen.get(name) is True for name in network.names):
+        raise ValueError("settle: `clamp` holds every layer; there is nothing left to settle.")
+    settled = _settle(network, initial, frozen, currents, _hashable(order), method, gradient, tolerances, max_steps)
+    return _raise_on_failure(network, settled, throw, max_steps)
+
+
+@eqx.filter_jit
+def _settle(
+    network: HAM,
+    initial: State,
+    frozen: Frozen,
+    currents: State,
+    order: Any,
+    method: AbstractMethod,
+    gradient: AbstractGradient,
+    tolerances: Tolerances,
+    max_steps: int,
+) -> Settled:
+    state = complete_state(network, initial)
+    problem = problem_of(network, state, frozen, currents, order, eliminate=method.eliminates)
+    full, energy, outcome = gradient.solve(problem, method, tolerances, max_steps)
+    return Settled(
+        state=full,
+        energy=energy,
+        residual=outcome.residual,
+        steps=outcome.steps,
+        converged=outcome.status == CONVERGED,
+        result=outcome.result,
+        monotone=isinstance(method, BlockDescent),
+    )
+
+
+def _hashable(order: Any) -> Any:
+    if not isinstance(order, (tuple, list)):
+        return order
+    return tuple(entry if isinstance(entry, str) else tuple(entry) for entry in order)
+
+
+def _as_tolerance(name: str, value: Any) -> Scalar:
+    if isinstance(value, jax.core.Tracer):
+        return value
+    if isinstance(value, (bool, str)) or np.ndim(value) != 0 or not np.isreal(value):
+        raise TypeError(f"settle: `{name}` must be a real number, got {value!r}.")
+    if not 0 < value < np.inf:
+        raise ValueError(f"settle: `{name}` must be positive and finite, got {value!r}.")
+    return jnp.asarray(float(value))
+
+
+def _check_arguments(method: Any, gradient: Any, max_steps: Any, throw: Any) -> None:
+    if not isinstance(method, AbstractMethod):
+        raise TypeError(f"settle: `method` must be a method such as BlockDescent(), got {method!r}.")
+    if not isinstance(gradient, AbstractGradient):
+        raise TypeError(f"settle: `gradient` must be a gradient such as Implicit(), got {gradient!r}.")
+    if isinstance(max_steps, bool) or not isinstance(max_steps, (int, np.integer)):
+        raise TypeError(f"settle: `max_steps` must be an int, got {max_steps!r}.")
+    if max_steps < 1:
+        raise ValueError(f"settle: `max_steps` must be at least 1, got {max_steps}.")
+    if throw not in (True, False, "inside"):
+        raise ValueError(f'settle: `throw` must be True, False or "inside", got {throw!r}.')
+
+
+def _raise_on_failure(network: HAM, settled: Settled, throw: bool | Literal["inside"], max_steps: int) -> Settled:
+    if throw is False:
+        return settled
+    if isinstance(settled.converged, jax.core.Tracer):
+        return settled.result.error_if(settled, ~settled.converged) if throw == "inside" else settled
+    if bool(settled.converged):
+        return settled
+    figures = (
+        f"after {int(settled.steps)} of {max_steps} steps the force has a root mean square of "
+        f"{float(settled.residual):.3g} and the energy is {float(settled.energy):.6g}"
+    )
+    sizes = {name: float(jnp.sqrt(jnp.mean(jnp.square(x.astype(float))))) for name, x in settled.state.items()}
+    largest = max(sizes.values())
+    if settled.result == RESULTS.nonfinite_state or not largest < 1e8:
+        grown = [name for name, size in sizes.items() if not size < 1e-3 * largest]
+        raise RuntimeError(
+            f"settle: the states of the layers {grown} grow without bound: the energy is unbounded below for these "
+            f"Lagrangians and weights, or an input is not finite ({figures})."
+        )
+    raise RuntimeError(f"settle: not at rest: {figures}; allow more `max_steps`, or a larger `rtol` or `atol`.")
