@@ -26,8 +26,8 @@ softmax layer with one neuron per pattern, and the patterns as the weights betwe
 clamped, the hidden ones start at 0 (the mean image), and the energy descent of `hamlayers.integrate` fills them in.
 
 Unless given, beta solves  beta D = 2/N + log(2 N (N - 1) beta),  D being the median over the N patterns of the
-separation min_j (1 - <xi_i, xi_j>): from there on half of the patterns are certain to be fixed points of their own
-(arXiv:2008.02217, theorem 4). It is about 96 for the MNIST digits.
+separation min_j (1 - <xi_i, xi_j>): half of the patterns are then so well separated that each is certain to have a
+fixed point of its own (arXiv:2008.02217). It is about 96 for the MNIST digits.
 
 A query counts as recalled correctly if the stored image nearest to what comes back is the right one: the one that was
 hidden, or for queries of your own the one nearest to their seen entries.
@@ -222,7 +222,7 @@ def _arrays(
 ) -> dict[str, np.ndarray]:
     return {
         "recalled": recalled.images,
-        "index": recalled.index,
+        "index": recalled.nearest,
         "target": recalled.target,
         "correct": recalling.is_correct(stored, recalled),
         "error": recalled.error,

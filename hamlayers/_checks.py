@@ -103,10 +103,9 @@ def as_axes(owner: str, axis: int | tuple[int, ...] | None, shape: tuple[int, ..
 
 def as_axis_argument(owner: str, axis: Any) -> int | tuple[int, ...] | None:
     """`axis` in a hashable form: an int, a tuple of ints, or `None`."""
-    if isinstance(axis, (int, np.integer)) and not isinstance(axis, bool):
-        return int(axis)
-    if isinstance(axis, (tuple, list)) and all(isinstance(entry, (int, np.integer)) for entry in axis):
-        return tuple(int(entry) for entry in axis)
-    if axis is None:
-        return None
-    raise TypeError(f"{owner}: `axis` must be an int, a tuple of ints or None, got {axis!r}.")
+    entries = axis if isinstance(axis, (tuple, list)) else () if axis is None else (axis,)
+    if not all(isinstance(entry, (int, np.integer)) and not isinstance(entry, bool) for entry in entries):
+        raise TypeError(f"{owner}: `axis` must be an int, a tuple of ints or None, got {axis!r}.")
+    if isinstance(axis, (tuple, list)):
+        return tuple(int(entry) for entry in entries)
+    return None if axis is None else int(axis)

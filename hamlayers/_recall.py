@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import diffrax
 import equinox as eqx
@@ -24,6 +24,7 @@ MAX_STEPS = 4096
 CLOSE = 0.1
 
 
+@final
 class Stored(NamedTuple):
     """The stored images, and as the network has them: centred, of unit norm.
 
@@ -41,14 +42,15 @@ class Stored(NamedTuple):
     patterns: np.ndarray
 
 
+@final
 class Recalled(NamedTuple):
     """What came back; one entry per query in each array.
 
     **Attributes:**
 
     - `images`: the recalled images in the units of the stored ones, of shape (queries, neurons).
-    - `index`: the stored image nearest to each.
-    - `target`: the right one.
+    - `nearest`: the index of the stored image nearest to each.
+    - `target`: that of the right one.
     - `error`: the distance from the recalled to the right one, centred and of unit norm both.
     - `times`, `energies`: along each trajectory, of shape (queries, steps + 1), NaN after its end.
     - `steps`: the solver's steps, rejected ones included.
@@ -57,7 +59,7 @@ class Recalled(NamedTuple):
     """
 
     images: np.ndarray
-    index: np.ndarray
+    nearest: np.ndarray
     target: np.ndarray
     error: np.ndarray
     times: np.ndarray
@@ -112,8 +114,8 @@ def separations(patterns: Float[np.ndarray, "patterns neurons"], *, sample: int 
 def beta_for(separation: float, count: int) -> float:
     """The `beta` from which on patterns of this separation are kept apart: `beta Delta = 2/N + log(2 N (N - 1) beta)`.
 
-    The condition under which the modern Hopfield network has a fixed point at each of `N` patterns of unit norm,
-    arXiv:2008.02217, theorem 4, as an equation; the larger of its two solutions.
+    The condition for one of `N` patterns of unit norm to be well separated, so that the modern Hopfield network has a
+    fixed point next to it (arXiv:2008.02217), as an equation; the larger of its two solutions.
     """
     beta = 1 / separation
     for _ in range(200):  # rises to the solution: the right side is concave in beta, and above the left at the start
@@ -146,7 +148,7 @@ def nearest_on_seen(stored: Stored, queries: np.ndarray, seen: np.ndarray) -> np
 
 def is_correct(stored: Stored, recalled: Recalled) -> np.ndarray:
     """Whether the stored image nearest to each recalled one is the right one, or its equal."""
-    return np.all(stored.images[recalled.index] == stored.images[recalled.target], axis=1)
+    return np.all(stored.images[recalled.nearest] == stored.images[recalled.target], axis=1)
 
 
 def build_network(patterns: Float[np.ndarray, "patterns neurons"], *, beta: float) -> HAM:
@@ -170,6 +172,7 @@ def as_cues(stored: Stored, queries: np.ndarray, seen: np.ndarray) -> np.ndarray
     return (centred / np.where(norms == 0, 1.0, norms) * usual).astype(np.float32)
 
 
+@final
 class _End(NamedTuple):
     reading: Float[Array, "neurons"]
     memory: Float[Array, "patterns"]
@@ -243,7 +246,8 @@ def recall(
     held = seen if hold else np.zeros_like(seen)
     started = time.perf_counter()
     report("compiling")
-    compiled = _descend.lower(network, *_rows((cues, seen, held), 0, batch)).compile()
+    first_batch = _rows((cues, seen, held), 0, batch)
+    compiled = _descend.lower(network, *first_batch).compile()  # pyright: ignore[reportFunctionMemberAccess]
     compile_seconds = time.perf_counter() - started
 
     started, ends = time.perf_counter(), []
@@ -278,7 +282,7 @@ def _assess(stored: Stored, ends: list[_End], target: np.ndarray, compile_second
     reading, memory = (np.concatenate([end[field] for end in ends]) for field in (0, 1))
     return Recalled(
         images=stored.mean + reading * (memory @ stored.norms)[:, None],
-        index=np.argmax(reading @ stored.patterns.T, axis=1),
+        nearest=np.argmax(reading @ stored.patterns.T, axis=1),
         target=target,
         error=np.linalg.norm(reading - stored.patterns[target], axis=1),
         times=np.concatenate([pad(end.times) for end in ends]),

@@ -101,7 +101,7 @@ def check_signatures(
         structs = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
         try:
             energy = eqx.filter_eval_shape(synapses[name], *structs)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # whatever a user's synapse raises, the culprit is to be named
             raise ValueError(f"{where}, which fails: {error}") from error
         shape, kind = getattr(energy, "shape", None), getattr(energy, "dtype", None)
         if shape != () or kind is None or not jnp.issubdtype(kind, jnp.floating):

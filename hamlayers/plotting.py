@@ -54,13 +54,13 @@ def energy_traces(
     series of times, and shapes that do not fit; `ImportError` without matplotlib.
     """
     times, values = _series(trajectory, energies)
-    ax = _new_axes()[0] if ax is None else ax
+    drawn: Axes = _new_axes(figsize=(6.0, 3.4))[0] if ax is None else ax
     for index, (t, energy) in enumerate(zip(times, values, strict=True)):
         finite = np.isfinite(t) & np.isfinite(energy)
-        ax.plot(t[finite], energy[finite], label=label if index == 0 else None, **line)
-    ax.set_xlabel("time $t$")
-    ax.set_ylabel("energy $E$")
-    return ax
+        drawn.plot(t[finite], energy[finite], label=label if index == 0 else None, **line)
+    drawn.set_xlabel("time $t$")
+    drawn.set_ylabel("energy $E$")
+    return drawn
 
 
 def triptych(
@@ -156,7 +156,7 @@ def _matplotlib(module: str) -> Any:
         ) from error
 
 
-def _new_axes(columns: int = 1, *, figsize: tuple[float, float] | None = None) -> list[Axes]:
+def _new_axes(columns: int = 1, *, figsize: tuple[float, float]) -> list[Axes]:
     """A row of axes in a new figure."""
     _, axes = _matplotlib("pyplot").subplots(1, columns, squeeze=False, layout="constrained", figsize=figsize)
     return list(axes.flat)

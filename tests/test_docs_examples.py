@@ -1,7 +1,7 @@
 """Every Python example of the README, the documentation and the docstrings runs.
 
-A block follows on from the one before it when its opening line is ```` ```python continuation ````; ```` ```python
-notest ```` is for what cannot run here.
+A block follows on from the one before it when its opening line is ```` ```python { .continuation } ````;
+```` ```python { .notest } ```` is for what cannot run here.
 """
 
 import ast
@@ -34,7 +34,7 @@ def _examples() -> Iterator[tuple[str, str]]:
     for name, text in _texts():
         code = ""
         for index, match in enumerate(BLOCK.finditer(text), start=1):
-            options, block = match[1].split(), match[2]
+            options, block = re.findall(r"\w+", match[1]), match[2]
             code = code + block if "continuation" in options else block
             if "notest" not in options:
                 yield f"{name}#{index}", code

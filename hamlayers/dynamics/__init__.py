@@ -19,11 +19,10 @@ from ._exponential import (
 )
 from ._gradient import (
     AbstractGradient as AbstractGradient,
-    EquilibriumPropagation as EquilibriumPropagation,
-    Implicit as Implicit,
     Truncated as Truncated,
     Unrolled as Unrolled,
 )
+from ._implicit import Implicit as Implicit
 from ._integrate import (
     RESULTS as RESULTS,
     Trajectory as Trajectory,
@@ -31,6 +30,7 @@ from ._integrate import (
 )
 from ._langevin import LeimkuhlerMatthews as LeimkuhlerMatthews
 from ._method import AbstractMethod as AbstractMethod
+from ._propagation import EquilibriumPropagation as EquilibriumPropagation
 from ._sample import Samples as Samples, sample as sample
 from ._settle import Settled as Settled, settle as settle
 from ._simultaneous import Euler as Euler, Synchronous as Synchronous

@@ -1,7 +1,7 @@
 """Extrapolation of a monotone iteration `x <- T(x)`; the method that uses it keeps what does not raise the energy."""
 
 from abc import abstractmethod
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import equinox as eqx
 import jax
@@ -125,16 +125,14 @@ class Anderson(AbstractAcceleration):
         filled = jnp.minimum(memory.filled + 1, self.memory)
         used = jnp.arange(self.memory, dtype=jnp.int32) < filled
         gram = jnp.where(used[:, None] & used[None, :], steps @ steps.T, 0.0)
-        ridge = self.regularisation * jnp.trace(gram) / self.memory + jnp.finfo(flat.dtype).tiny
+        size = jnp.trace(gram)
+        gram = gram / jnp.where(size > 0, size, 1.0)
+        ridge = self.regularisation / self.memory + jnp.finfo(flat.dtype).eps
         # Points not there yet get a unit diagonal and a zero right-hand side: their weight is exactly zero.
         diagonal = jnp.where(used, ridge, 1.0).astype(flat.dtype)
         weights = jnp.linalg.solve(gram + jnp.diag(diagonal), used.astype(flat.dtype))
         weights = weights / jnp.sum(weights)
         return unravel(weights @ images), _History(images, steps, filled)
-
-
-def _zip(*states: State) -> list[tuple[Any, ...]]:
-    return [tuple(state[name] for state in states) for name in states[0]]
 
 
 def _dot(a: Array, b: Array) -> Scalar:

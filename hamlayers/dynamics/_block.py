@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from .._numerics import widest_dtype
 from .._typing import Scalar, State
@@ -14,10 +14,12 @@ from ._method import (
     NONFINITE,
     RUNNING,
     AbstractMethod,
+    CheckpointedLoop,
     Loop,
     Outcome,
     Tolerances,
     all_finite,
+    anywhere,
     force_test,
     select,
 )
@@ -26,16 +28,23 @@ from ._problem import Problem, rounding
 
 @final
 class _Iterate(NamedTuple):
-    """`trial` is evaluated next; `accepted` is the last point kept, `image` its sweep, `previous` the one before."""
+    """`trial` is evaluated next, and `plain` if it is `image`; `accepted` is the last point kept, `image` its sweep.
+
+    `energy` is that of `accepted`, `lowest` the lowest of all points kept. `eliminated` are those layers where the last
+    evaluation was, which a member of a batch that has finished repeats until the others have.
+    """
 
     trial: State
+    plain: Bool[Array, ""]
     accepted: State
     image: State
     memory: PyTree
     energy: Scalar
+    lowest: Scalar
     residual: Scalar
     steps: Int[Array, ""]
     status: Int[Array, ""]
+    eliminated: State | None
 
 
 @final
@@ -47,9 +56,10 @@ class BlockDescent(AbstractMethod):
     is halved until the energy does not rise. So the energy never rises, whatever the weights, thresholds and time
     constants, and there is no step size to choose. With a memory of softmax neurons one sweep is one step of attention.
 
-    An accelerated point is kept only if its energy is not above that of the last one kept (to the rounding error of
+    An accelerated point is kept only if its energy is finite and not above the lowest so far (to the rounding error of
     the energy, 8 units in the last place of the sum of its terms' magnitudes); otherwise the plain sweep is taken and
-    the acceleration starts afresh.
+    the acceleration starts afresh. A plain sweep is always kept: what its energy seems to rise by is rounding. So
+    rounding errors do not add up over the sweeps.
 
     **Arguments:**
 
@@ -81,45 +91,60 @@ class BlockDescent(AbstractMethod):
         dtype = jax.eval_shape(problem.energy, start).dtype
         init = _Iterate(
             trial=start,
+            plain=jnp.ones((), bool),
             accepted=start,
             image=start,
             memory=None if self.acceleration is None else self.acceleration.init(start),
             energy=jnp.asarray(jnp.inf, dtype),
+            lowest=jnp.asarray(jnp.inf, dtype),
             residual=jnp.asarray(jnp.inf, widest_dtype(dtype)),
             steps=jnp.zeros((), jnp.int32),
             status=jnp.asarray(RUNNING, jnp.int32),
+            # A loop that stores its states should not store these.
+            eliminated=None if isinstance(loop, CheckpointedLoop) else problem.start_eliminated,
         )
 
         def running(at: _Iterate) -> Any:
-            return (at.status == RUNNING) & (at.steps < max_steps)
+            return anywhere((at.status == RUNNING) & (at.steps < max_steps))
 
         end = loop(running, lambda at: self._step(problem, tolerances, at), init, max_steps)
-        return Outcome(end.accepted, end.energy, end.residual, end.steps, end.status)
+        eliminated = end.eliminated
+        if eliminated:
+            # Who has not converged may have been evaluated last at a point that was not kept.
+            lost = anywhere(end.status != CONVERGED)
+            eliminated = jax.lax.cond(lost, lambda: problem.eliminate(end.accepted), lambda: end.eliminated)
+        return Outcome(end.accepted, end.energy, end.residual, end.steps, end.status, eliminated)
 
     def _step(self, problem: Problem, tolerances: Tolerances, at: _Iterate) -> _Iterate:
+        going = at.status == RUNNING
         evaluation = problem.evaluate(at.trial)
         image = problem.sweep(at.trial, evaluation)
-        kept = (at.steps == 0) | (evaluation.energy <= at.energy + rounding(evaluation))
+        energy = evaluation.energy
         rest, residual = force_test(problem, at.trial, evaluation.target, tolerances)
+        finite = all_finite(image) & jnp.isfinite(energy) & jnp.isfinite(residual)
+        kept = going & finite & (at.plain | (energy <= at.lowest + rounding(evaluation)))
         if tolerances.energy_atol is not None:
-            rest = rest | (at.energy - evaluation.energy <= tolerances.energy_atol)
-        finite = all_finite(image) & jnp.isfinite(evaluation.energy)
-        status = jnp.where(kept & rest, CONVERGED, RUNNING)
+            rest = rest | (at.energy - energy <= tolerances.energy_atol.astype(energy.dtype))
+        status = jnp.where(kept & rest, CONVERGED, jnp.where(at.plain & ~finite, NONFINITE, RUNNING))
+        status = jnp.where(going, status, at.status).astype(jnp.int32)
         if self.acceleration is None:
-            trial, memory = image, None
+            trial, memory, plain = select(kept, image, at.image), None, at.plain
         else:
             fresh = self.acceleration.init(image)
             proposed, grown = self.acceleration.propose(at.memory, at.trial, image, at.image)
-            trial = select(kept, proposed, at.image)
+            trial = select(kept, problem.pin(proposed), at.image)
             memory = select(kept, grown, fresh)
-        kept = kept & finite
+            plain = ~kept
         return _Iterate(
-            trial=trial,
+            trial=select(status == RUNNING, trial, at.trial),
+            plain=plain,
             accepted=select(kept, at.trial, at.accepted),
             image=select(kept, image, at.image),
             memory=memory,
-            energy=jnp.where(kept, evaluation.energy, at.energy),
+            energy=jnp.where(kept, energy, at.energy),
+            lowest=jnp.where(kept, jnp.minimum(energy, at.lowest), at.lowest),
             residual=jnp.where(kept, residual, at.residual),
-            steps=at.steps + 1,
-            status=jnp.where(finite, status, NONFINITE).astype(jnp.int32),
+            steps=at.steps + going.astype(jnp.int32),
+            status=status,
+            eliminated=None if at.eliminated is None else evaluation.eliminated,
         )

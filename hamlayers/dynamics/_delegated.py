@@ -10,7 +10,18 @@ from .._checks import as_positive_scalar
 from .._typing import Scalar, ScalarLike, State
 from ._exponential import ExponentialEuler, ExponentialHeun
 from ._integrate import Arguments, activation_velocity, rates
-from ._method import CONVERGED, NONFINITE, RUNNING, AbstractMethod, Loop, Outcome, Tolerances, all_finite, force_test
+from ._method import (
+    CONVERGED,
+    NONFINITE,
+    RUNNING,
+    AbstractMethod,
+    Loop,
+    Outcome,
+    Tolerances,
+    all_finite,
+    force_test,
+    select,
+)
 from ._problem import Problem
 
 
@@ -108,7 +119,7 @@ class Integrate(AbstractMethod):
     def run(self, problem: Problem, tolerances: Tolerances, max_steps: int, loop: Loop) -> Outcome:
         """Integrate, then test."""
 
-        def at_rest(t: Any, y: State, args: Any, **_: Any) -> Any:
+        def at_rest(t: Any, y: State, args: Any, **kwargs: Any) -> Any:
             carried = {name: y[name] for name in problem.start}
             rest, _ = force_test(problem, carried, problem.drive(carried), tolerances)
             return rest | ~all_finite(y)
@@ -141,8 +152,9 @@ def _sweep(carried: State, problem: Problem) -> State:
 
 
 def _tested(problem: Problem, carried: State, steps: Any, tolerances: Tolerances) -> Outcome:
-    """The outcome at a state that another library arrived at."""
+    """The outcome at a state that another library arrived at; at the start if that is not finite."""
     finite = all_finite(carried)
+    carried = select(finite, carried, problem.start)
     evaluation = problem.evaluate(carried)
     rest, residual = force_test(problem, carried, evaluation.target, tolerances)
     status = jnp.where(finite, jnp.where(rest, CONVERGED, RUNNING), NONFINITE).astype(jnp.int32)

@@ -1,5 +1,6 @@
 """Have the chains converged, and how many independent draws are they worth? Diagnostics that need no acceptance."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import TypeAlias, final
@@ -51,18 +52,19 @@ def diagnose(samples: Samples, *, rank_normalised: bool = False) -> Diagnostics:
             f"diagnose: samples have at most one axis of chains, got energies of shape {energies.shape}; flatten it."
         )
 
-    def grouped(x: Array) -> Array:
-        return x if energies.ndim == 2 else x[None]
+    leaves, structure = jax.tree.flatten((samples.states, energies))
+    draws = [_as_draws("diagnose", x if energies.ndim == 2 else x[None]) for x in leaves]
+    widest = jnp.dtype(max((x.dtype for x in draws), key=lambda dtype: dtype.itemsize))
+    everything = jnp.concatenate([x.reshape(*x.shape[:2], -1).astype(widest) for x in draws], axis=2)
 
-    def ess(x: Array) -> Array:
-        return effective_sample_size(grouped(x), rank_normalised=rank_normalised)
+    def apart(statistic: FloatArray) -> tuple[State, FloatArray]:
+        ends = list(itertools.accumulate(math.prod(x.shape[2:]) for x in draws))
+        pieces = jnp.split(statistic, ends[:-1])
+        return structure.unflatten([p.reshape(x.shape[2:]) for p, x in zip(pieces, draws, strict=True)])
 
-    def rhat(x: Array) -> Array:
-        return split_rhat(grouped(x), rank_normalised=rank_normalised)
-
-    return Diagnostics(
-        jax.tree.map(ess, samples.states), jax.tree.map(rhat, samples.states), ess(energies), rhat(energies)
-    )
+    ess, energy_ess = apart(_ess(everything, rank_normalised))
+    rhat, energy_rhat = apart(_rhat(everything, rank_normalised))
+    return Diagnostics(ess, rhat, energy_ess, energy_rhat)
 
 
 def effective_sample_size(draws: FloatLike, *, rank_normalised: bool = False) -> Float[Array, "..."]:
@@ -86,7 +88,7 @@ def effective_sample_size(draws: FloatLike, *, rank_normalised: bool = False) ->
 
     **Raises:** `TypeError` for draws that are not real; `ValueError` for fewer than two axes or four draws.
 
-    **Source:** Vehtari, Gelman, Simpson, Carpenter and Buerkner, arXiv:1903.08008, equations 10 to 14; Geyer (1992),
+    **Source:** Vehtari, Gelman, Simpson, Carpenter and Buerkner, arXiv:1903.08008, section 3; Geyer (1992),
     doi:10.1214/ss/1177011137, section 3.3.
     """
     return _ess(_as_draws("effective_sample_size", draws), rank_normalised)
@@ -110,7 +112,7 @@ def split_rhat(draws: FloatLike, *, rank_normalised: bool = False) -> Float[Arra
 
     **Raises:** as [`hamlayers.effective_sample_size`][].
 
-    **Source:** Vehtari et al., arXiv:1903.08008, equations 1 to 4 and 14, and section 4.
+    **Source:** Vehtari et al., arXiv:1903.08008, sections 3 and 4.
     """
     return _rhat(_as_draws("split_rhat", draws), rank_normalised)
 
@@ -136,7 +138,10 @@ def _centred(draws: _Chains) -> _Chains:
 
 def _ranked(draws: _Chains) -> _Chains:
     """The normal quantiles of the ranks among all chains, ties sharing their mean rank; all NaN as given."""
-    rank = jax.scipy.stats.rankdata(draws.reshape(-1)).astype(draws.dtype)
+    flat = draws.reshape(-1)
+    ordered = jnp.sort(flat)
+    below, upto = (jnp.searchsorted(ordered, flat, side=side) for side in ("left", "right"))
+    rank = (below + upto + 1).astype(draws.dtype) / 2
     quantiles = jax.scipy.special.ndtri((rank - 0.375) / (draws.size + 0.25)).reshape(draws.shape)
     return _centred(jnp.where(jnp.isnan(draws), draws, quantiles))
 

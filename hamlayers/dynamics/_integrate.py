@@ -213,7 +213,8 @@ def _solve(
     metric: Metric,
 ) -> Trajectory:
     state = complete_state(args.network, initial)
-    dtype = jnp.result_type(jnp.float32, *{x.dtype for x in state.values()})
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(jnp.float32, *state.values())
     t0, t1, dt0 = jax.tree.map(lambda t: t.astype(dtype), times)
     saveat = _with_times_in(saveat, dtype)
     if controller is None:

@@ -21,8 +21,8 @@ class LeimkuhlerMatthews(diffrax.AbstractItoSolver):
 
     It takes `MultiTerm(drift, diffusion)`, the diffusion independent of the state, and needs plain Brownian increments.
 
-    **Source:** Leimkuhler and Matthews, arXiv:1203.5428, equation 13; Leimkuhler, Matthews and Tretyakov,
-    arXiv:1308.5814, for the order.
+    **Source:** Leimkuhler and Matthews, arXiv:1203.5428 (the limit of high friction); Leimkuhler, Matthews and
+    Tretyakov, arXiv:1308.5814, for the order.
     """
 
     term_structure: ClassVar = diffrax.MultiTerm[tuple[diffrax.AbstractTerm, diffrax.AbstractTerm]]

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, final
+from typing import Any, NamedTuple, Protocol, final, runtime_checkable
 
 import equinox as eqx
 import equinox.internal as eqxi
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from .._numerics import widest_dtype
-from .._typing import Scalar, State
+from .._typing import FloatArray, Scalar, State
 from ._integrate import RESULTS
 from ._problem import Problem
 
@@ -32,13 +32,14 @@ class Tolerances(NamedTuple):
 
 @final
 class Outcome(NamedTuple):
-    """Where a method ended, in the carried layers."""
+    """Where a method ended, in the carried layers, and in the eliminated ones if it knows them."""
 
     carried: State
     energy: Scalar
     residual: Scalar
     steps: Int[Array, ""]
     status: Int[Array, ""]
+    eliminated: State | None = None
 
     @property
     def result(self) -> RESULTS:
@@ -48,10 +49,26 @@ class Outcome(NamedTuple):
         return codes.where(self.status == CONVERGED, codes.successful, failed)
 
 
+@runtime_checkable
 class Loop(Protocol):
     """A while loop: `jax.lax.while_loop` with a bound on the number of steps."""
 
     def __call__(self, cond: Callable, body: Callable, init: Any, max_steps: int) -> Any: ...
+
+
+@jax.custom_batching.custom_vmap
+def anywhere(flag: Bool[Array, ""]) -> Bool[Array, ""]:
+    """The flag; under `jax.vmap`, whether it is up in any member, the same for all of them.
+
+    A loop that goes on while this holds is one loop for the whole batch. With a condition of its own for each member
+    jax would copy the whole of every state at every step, so as to hold those that have finished.
+    """
+    return flag
+
+
+@anywhere.def_vmap
+def _anywhere_vmap(size: int, batched: list[bool], flag: Bool[Array, " members"]) -> tuple[Bool[Array, ""], bool]:
+    return anywhere(jnp.any(flag) if batched[0] else flag), False
 
 
 def plain_loop(cond: Callable, body: Callable, init: Any, max_steps: int) -> Any:
@@ -86,10 +103,15 @@ class AbstractMethod(eqx.Module):
 def force_test(
     problem: Problem, carried: State, target: State, tolerances: Tolerances
 ) -> tuple[Bool[Array, ""], Scalar]:
-    """Whether every layer is at rest, and the largest root mean square of the force on a layer."""
+    """Whether every layer is at rest, and the largest root mean square of the force on a layer.
+
+    Held constant under differentiation: the root has no derivative at a force of exactly zero.
+    """
+    carried, target = jax.lax.stop_gradient((carried, target))
     force = problem.hold(jax.tree.map(jnp.subtract, target, carried))
-    forces = jnp.stack([_rms(force[name]) for name in carried])
-    sizes = jnp.stack([_rms(carried[name]) for name in carried])
+    dtype = widest_dtype(*(x.dtype for x in carried.values()))
+    forces = jnp.stack([_rms(force[name], dtype) for name in carried])
+    sizes = jnp.stack([_rms(carried[name], dtype) for name in carried])
     rest = jnp.all(forces <= tolerances.atol.astype(forces.dtype) + tolerances.rtol.astype(forces.dtype) * sizes)
     return rest, jnp.max(forces)
 
@@ -104,6 +126,5 @@ def select(pred: Bool[Array, ""], yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(pred, a, b), yes, no)
 
 
-def _rms(x: Array) -> Scalar:
-    dtype = widest_dtype(x.dtype)
-    return jnp.sqrt(jnp.mean(jnp.square(x.astype(dtype)))).astype(dtype)
+def _rms(x: FloatArray, dtype: jnp.dtype) -> Scalar:
+    return jnp.sqrt(jnp.mean(jnp.square(x.astype(dtype))))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from .._network import HAM, activations_of, drive_of, synapse_energy
+from .._numerics import widest_dtype
 from .._typing import Scalar, State
 from ._clamp import Frozen, driven_energy, hold
 from ._schedule import Kind, Schedule, schedule, touching
@@ -20,11 +21,13 @@ class Evaluation(NamedTuple):
     - `target`: the current into each carried layer, where an undamped update would move it.
     - `energy`: the energy at the carried state, with the eliminated layers at their best.
     - `scale`: the sum of the absolute values of the energy's terms, which its rounding error is proportional to.
+    - `eliminated`: the eliminated layers at their best.
     """
 
     target: State
     energy: Scalar
     scale: Scalar
+    eliminated: State
 
 
 @final
@@ -38,6 +41,7 @@ class Problem(eqx.Module):
     - `frozen`: the clamps.
     - `currents`: the constant input currents `u`.
     - `schedule`: the order of a sweep.
+    - `cut`: the layers of which coupled neurons may be partly clamped: the mask is known only at run time.
     """
 
     network: HAM
@@ -45,11 +49,17 @@ class Problem(eqx.Module):
     frozen: Frozen
     currents: State
     schedule: Schedule = eqx.field(static=True)
+    cut: tuple[str, ...] = eqx.field(static=True)
 
     @property
     def start(self) -> State:
         """The carried layers at the beginning."""
         return {name: self.initial[name] for members in self.schedule.carried for name in members}
+
+    @property
+    def start_eliminated(self) -> State:
+        """The eliminated layers at the beginning."""
+        return {name: self.initial[name] for name in self.schedule.eliminated}
 
     def _known(self, carried: State) -> State:
         """The carried layers and those clamped as a whole: everything but the eliminated ones."""
@@ -61,8 +71,8 @@ class Problem(eqx.Module):
         others = {name: g for name, g in activations.items() if name not in members}
         own = {name: activations[name] for name in members}
         connections = touching(self.network, members)
-        gradient = jax.grad(lambda g: synapse_energy(self.network, others | g, connections))(own)
-        return self._driven(jax.tree.map(jnp.negative, gradient))
+        # Minus inside the derivative: XLA drops it there, and after a product it costs a pass.
+        return self._driven(jax.grad(lambda g: -synapse_energy(self.network, others | g, connections))(own))
 
     def _driven(self, drive: State) -> State:
         driven = {
@@ -82,7 +92,11 @@ class Problem(eqx.Module):
 
     def complete(self, carried: State) -> State:
         """The full state, in the order of the network's layers."""
-        state = self._known(carried) | self.eliminate(carried)
+        return self.assemble(carried, self.eliminate(carried))
+
+    def assemble(self, carried: State, eliminated: State) -> State:
+        """[`complete`][] where the eliminated layers are known."""
+        state = self._known(carried) | eliminated
         return {name: state[name] for name in self.network.names}
 
     def energy(self, carried: State) -> Scalar:
@@ -101,12 +115,31 @@ class Problem(eqx.Module):
         g = activations_of(self.network, state)
         fixed = {name: value for name, value in g.items() if name not in carried}
         own = {name: g[name] for name in carried}
-        synaptic, gradient = jax.value_and_grad(lambda own: synapse_energy(self.network, fixed | own))(own)
-        terms = [self.network.layers[name].energy(x) for name, x in state.items()]
-        terms += [-jnp.sum(u.astype(g[name].dtype) * g[name]) for name, u in self.currents.items()]
-        stacked = jnp.stack([synaptic, *(term.astype(synaptic.dtype) for term in terms)])
-        target = self._driven(jax.tree.map(jnp.negative, gradient))
-        return Evaluation(target, jnp.sum(stacked), jnp.sum(jnp.abs(stacked)))
+        target = self._driven(jax.grad(lambda own: -synapse_energy(self.network, fixed | own))(own))
+        terms = self._energy_terms(state, g)
+        dtype = widest_dtype(*(term.dtype for term in terms))
+        stacked = jnp.stack([term.astype(dtype) for term in terms])
+        eliminated = {name: state[name] for name in self.schedule.eliminated}
+        return Evaluation(target, jnp.sum(stacked), jnp.sum(jnp.abs(stacked)), eliminated)
+
+    def _energy_terms(self, state: State, g: State) -> list[Scalar]:
+        """Scalars that add up to the energy, the eliminated layers being at their best.
+
+        There a layer, with its currents and its synapses, which are linear in it, has the energy
+        `<x, g> - L(x - b) - <u, g> - <I, g> = -L(x - b)`: one pass over its neurons where the definition takes five.
+        """
+        held = any(name in self.frozen for name in self.schedule.eliminated)
+        best = () if held else self.schedule.eliminated
+        terms: list[Scalar] = []
+        for name, x in state.items():
+            layer = self.network.layers[name]
+            if name in best:
+                terms += [-layer.lagrangian(x if layer.bias is None else x - layer.bias.astype(x.dtype))]
+            else:
+                terms += [layer.energy(x)]
+                terms += [-jnp.sum(u.astype(x.dtype) * g[name]) for other, u in self.currents.items() if other == name]
+        others = [c for c in self.network.connections if not set(c[0]) & set(best)]
+        return [*terms, synapse_energy(self.network, g, others)] if others else terms
 
     def sweep(self, carried: State, evaluation: Evaluation) -> State:
         """One update of every class, given the evaluation at the carried state.
@@ -123,7 +156,7 @@ class Problem(eqx.Module):
         return state
 
     def _damped(self, carried: State, target: State) -> State:
-        """`x + a (target - x)` with the largest `a = 1, 1/2, 1/4, ...` that does not raise the energy."""
+        """`x + a (target - x)` with the largest `a = 1, 1/2, 1/4, ...` that does not raise the energy, else `a = 0`."""
         origin = {name: carried[name] for name in target}
         # The search is held constant under differentiation; the step it settles on is not.
         problem, origin_, target_, carried_ = jax.lax.stop_gradient((self._arrays(), origin, target, carried))
@@ -133,9 +166,12 @@ class Problem(eqx.Module):
 
         def rises(a: Scalar) -> Bool[Array, ""]:
             energy = searched.evaluate(carried_ | _between(origin_, target_, a)).energy
-            return ~(energy <= ceiling) & (a > 1e-9)
+            return ~(energy <= ceiling) & (a > 0)
 
-        a = jax.lax.while_loop(rises, lambda a: a / 2, jnp.ones((), before.energy.dtype))
+        def halve(a: Scalar) -> Scalar:
+            return jnp.where(a > 1e-9, a / 2, 0)
+
+        a = jax.lax.while_loop(rises, halve, jnp.ones((), before.energy.dtype))
         return _between(origin, target, a)
 
     def _arrays(self) -> Any:
@@ -165,6 +201,7 @@ def problem_of(
     order: Any = None,
     *,
     eliminate: bool = True,
+    cut: tuple[str, ...] = (),
 ) -> Problem:
     """The problem over a full state.
 
@@ -173,13 +210,14 @@ def problem_of(
     - `network`, `state`, `frozen`, `currents`: as [`Problem`][].
     - `order`: as [`schedule`][hamlayers.dynamics._schedule.schedule].
     - `eliminate`: whether a method can do without the first class of a sweep. (Keyword only.)
+    - `cut`: as [`Problem`][]. (Keyword only.)
     """
     free = [name for name in network.names if frozen.get(name) is not True]
-    plan = schedule(network, free, order)
+    plan = schedule(network, free, order, cut=cut)
     if not eliminate and plan.eliminated:
         kind: Kind = "exact"
         plan = Schedule((), (plan.eliminated, *plan.carried), (kind, *plan.kinds))
-    return Problem(network, state, frozen, currents, plan)
+    return Problem(network, state, frozen, currents, plan, cut)
 
 
 def rounding(evaluation: Evaluation) -> Scalar:

@@ -1,6 +1,5 @@
 """Sampling from `exp(-E / T)`: overdamped Langevin dynamics with diffrax's stochastic solvers."""
 
-import functools
 from typing import Any, Literal, NamedTuple, final
 
 import diffrax
@@ -111,7 +110,7 @@ def sample(
     leaves nothing free; for a temperature or step that is not positive, and times that are not multiples of the step,
     leave no sample, or are traced.
 
-    **Source:** Roberts and Tweedie (1996), doi:10.2307/3318418, section 1.4, for the equation; Kidger,
+    **Source:** Roberts and Tweedie (1996), doi:10.2307/3318418, for the equation; Kidger,
     arXiv:2202.02435, for the solvers.
     """
     partial, frozen, currents = prepare("sample", network, state, clamp, inputs, elementwise=False)
@@ -151,12 +150,13 @@ def _chain(
     problem: _Problem, initial: State, key: PRNGKeyArray, plan: Plan, solver: diffrax.AbstractSolver
 ) -> tuple[State, Array]:
     """The samples of one chain and their energies."""
-    moving = _moving(problem.frozen, initial)
-    dt = problem.step.astype(_dtype_of(moving))
+    wide = _widened(initial)
+    moving = {name: x for name, x in wide.items() if problem.frozen.get(name) is not True}
+    dt = problem.step.astype(_dtype_of(wide))
 
     def step(carry: tuple, _: Any) -> tuple[tuple, None]:
         count, y, solver_state = carry
-        terms = _terms(problem, initial, y, key, count, solver)
+        terms = _terms(problem, wide, y, key, count, solver)
         y1, *_, solver_state, _ = solver.step(terms, jnp.zeros_like(dt), dt, y, None, solver_state, False)
         return (count + 1, _keep(problem.frozen, y1, y), solver_state), None
 
@@ -167,21 +167,20 @@ def _chain(
         return carry, (full, driven_energy(problem.network, currents, full))
 
     count = jnp.zeros((), jnp.int32)
-    terms = _terms(problem, initial, moving, key, count, solver)
+    terms = _terms(problem, wide, moving, key, count, solver)
     carry = (count, moving, solver.init(terms, jnp.zeros_like(dt), dt, moving, None))
     carry, _ = jax.lax.scan(step, carry, length=plan.burn_in)
     return jax.lax.scan(advance, carry, length=plan.samples)[1]
 
 
-def _moving(frozen: Frozen, initial: State) -> State:
-    """The layers that are not clamped as a whole, in one precision of at least 32 bits: increments are small."""
-    moving = {name: x for name, x in initial.items() if frozen.get(name) is not True}
-    dtype = _dtype_of(moving)
-    return {name: x.astype(dtype) for name, x in moving.items()}
+def _widened(state: State) -> State:
+    """Every layer in one precision of at least 32 bits: the increments of a step are small."""
+    dtype = _dtype_of(state)
+    return {name: x.astype(dtype) for name, x in state.items()}
 
 
 def _dtype_of(state: State) -> jnp.dtype:
-    return working_dtype(functools.reduce(jnp.promote_types, [x.dtype for x in state.values()]))
+    return working_dtype(max((x.dtype for x in state.values()), key=lambda dtype: dtype.itemsize))
 
 
 def _keep(frozen: Frozen, new: State, old: State) -> State:
@@ -195,7 +194,7 @@ def _time(problem: _Problem, count: Array) -> Float[Array, "..."]:
 
 
 def _terms(
-    problem: _Problem, initial: State, moving: State, key: PRNGKeyArray, count: Array, solver: diffrax.AbstractSolver
+    problem: _Problem, wide: State, moving: State, key: PRNGKeyArray, count: Array, solver: diffrax.AbstractSolver
 ) -> diffrax.MultiTerm:
     """Drift and noise of one step, on a clock that starts at 0 with it."""
     network, begin = problem.network, _time(problem, count)
@@ -206,7 +205,7 @@ def _terms(
 
     def drift(t: Any, y: State, _: Any) -> State:
         currents = currents_at(network, problem.inputs, begin + t.astype(begin.dtype))
-        slope = curvature_product(network, y, driven_force(network, currents, initial | y))
+        slope = curvature_product(network, y, driven_force(network, currents, wide | y))
         return hold(masks, {name: over_tau(name, x) for name, x in slope.items()})
 
     def diffusion(t: Any, y: State, _: Any) -> lx.DiagonalLinearOperator:

@@ -5,7 +5,7 @@ one update of the whole class is an update of each. Prior art: even-odd splittin
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, TypeAlias, final
+from typing import Any, Literal, NamedTuple, TypeAlias, final
 
 from .._network import HAM
 from .._wiring import Connection
@@ -34,7 +34,7 @@ class Schedule(NamedTuple):
         return "damped" not in self.kinds
 
 
-def schedule(network: HAM, free: Sequence[str], order: Sequence[Sequence[str] | str] | None) -> Schedule:
+def schedule(network: HAM, free: Sequence[str], order: Any = None, *, cut: Sequence[str] = ()) -> Schedule:
     """The sweep over the free layers of a network.
 
     The class of the first declared layer (the visible one, which holds the query) comes last: updated first, it would
@@ -45,13 +45,15 @@ def schedule(network: HAM, free: Sequence[str], order: Sequence[Sequence[str] | 
     - `network`: the network.
     - `free`: the layers that are not held fixed as a whole.
     - `order`: classes of layer names that override the colouring, or `None`.
+    - `cut`: layers of which coupled neurons may be partly clamped, so that full steps may raise the energy.
+        (Keyword only.)
 
     **Raises:** `TypeError` and `ValueError` for an `order` that is not a partition of the free layers into classes
     whose layers share no synapse.
     """
     neighbours = {name: _neighbours(network, name) & set(free) for name in free}
     classes = _colour(free, neighbours) if order is None else _as_classes(order, free, neighbours)
-    kinds: tuple[Kind, ...] = tuple(_kind(network, members) for members in classes)
+    kinds: tuple[Kind, ...] = tuple(_kind(network, members, cut) for members in classes)
     if len(classes) > 1 and kinds[0] == "exact":
         return Schedule(classes[0], classes[1:], kinds[1:])
     return Schedule((), classes, kinds)
@@ -66,8 +68,8 @@ def _neighbours(network: HAM, name: str) -> set[str]:
     return {other for members, _ in touching(network, [name]) for other in members} - {name}
 
 
-def _kind(network: HAM, members: Sequence[str]) -> Kind:
-    if not all(network.layers[name].lagrangian.convex for name in members):
+def _kind(network: HAM, members: Sequence[str], cut: Sequence[str]) -> Kind:
+    if any(name in cut or not network.layers[name].lagrangian.convex for name in members):
         return "damped"
     worst: Kind = "exact"
     for names, synapse in touching(network, members):
@@ -95,12 +97,14 @@ def _colour(free: Sequence[str], neighbours: Mapping[str, set[str]]) -> tuple[tu
 
 
 def _component(start: str, neighbours: Mapping[str, set[str]]) -> dict[str, int]:
-    """The layers reachable from one, with their distance from it."""
-    depth, front = {start: 0}, [start]
-    while front:
-        reached = [b for a in front for b in sorted(neighbours[a]) if b not in depth]
-        depth |= {b: depth[a] + 1 for a in front for b in neighbours[a] if b not in depth}
-        front = list(dict.fromkeys(reached))
+    """The layers reachable from one, nearest first, with their distance from it."""
+    depth = {start: 0}
+    queue = [start]
+    for a in queue:
+        # in an order that does not depend on how Python happens to hash names
+        reached = [b for b in sorted(neighbours[a]) if b not in depth]
+        depth |= dict.fromkeys(reached, depth[a] + 1)
+        queue += reached
     return depth
 
 
@@ -113,12 +117,8 @@ def _greedy(component: Mapping[str, int], neighbours: Mapping[str, set[str]]) ->
     return colours
 
 
-def _as_classes(
-    order: Sequence[Sequence[str] | str], free: Sequence[str], neighbours: Mapping[str, set[str]]
-) -> tuple[tuple[str, ...], ...]:
-    if not isinstance(order, (tuple, list)):
-        raise TypeError(f"settle: `order` must be a sequence of layer names or of tuples of them, got {order!r}.")
-    classes = tuple((entry,) if isinstance(entry, str) else tuple(entry) for entry in order)
+def _as_classes(order: Any, free: Sequence[str], neighbours: Mapping[str, set[str]]) -> tuple[tuple[str, ...], ...]:
+    classes = as_order(order)
     named = [name for members in classes for name in members]
     if sorted(named) != sorted(free):
         raise ValueError(f"settle: `order` must name each of the free layers {tuple(free)} once, got {order!r}.")
@@ -130,3 +130,12 @@ def _as_classes(
                     f"settle: `order` puts {name!r} and {sorted(shared)} into one class, but they share a synapse."
                 )
     return classes
+
+
+def as_order(order: Any) -> tuple[tuple[str, ...], ...]:
+    """The classes that an `order` names, as tuples; `TypeError` for anything but names and tuples of names."""
+    entries = order if isinstance(order, (tuple, list)) else (None,)
+    classes = [(entry,) if isinstance(entry, str) else entry for entry in entries]
+    if not all(isinstance(c, (tuple, list)) and c and all(isinstance(name, str) for name in c) for c in classes):
+        raise TypeError(f"settle: `order` must be a sequence of layer names or of tuples of them, got {order!r}.")
+    return tuple(tuple(members) for members in classes)

@@ -13,10 +13,12 @@ from .._network import HAM, complete_state
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
 from ._block import BlockDescent
 from ._clamp import Frozen
-from ._gradient import AbstractGradient, Implicit
+from ._gradient import AbstractGradient
+from ._implicit import Implicit
 from ._integrate import RESULTS, prepare
 from ._method import CONVERGED, AbstractMethod, Tolerances
 from ._problem import problem_of
+from ._schedule import as_order
 
 
 @final
@@ -106,7 +108,9 @@ def settle(
     )
     if all(frozen.get(name) is True for name in network.names):
         raise ValueError("settle: `clamp` holds every layer; there is nothing left to settle.")
-    settled = _settle(network, initial, frozen, currents, _hashable(order), method, gradient, tolerances, max_steps)
+    order = None if order is None else as_order(order)
+    cut = _possibly_cut(network, frozen)
+    settled = _settle(network, initial, frozen, currents, order, cut, method, gradient, tolerances, max_steps)
     return _raise_on_failure(network, settled, throw, max_steps)
 
 
@@ -117,13 +121,14 @@ def _settle(
     frozen: Frozen,
     currents: State,
     order: Any,
+    cut: tuple[str, ...],
     method: AbstractMethod,
     gradient: AbstractGradient,
     tolerances: Tolerances,
     max_steps: int,
 ) -> Settled:
     state = complete_state(network, initial)
-    problem = problem_of(network, state, frozen, currents, order, eliminate=method.eliminates)
+    problem = problem_of(network, state, frozen, currents, order, eliminate=method.eliminates, cut=cut)
     full, energy, outcome = gradient.solve(problem, method, tolerances, max_steps)
     return Settled(
         state=full,
@@ -136,10 +141,14 @@ def _settle(
     )
 
 
-def _hashable(order: Any) -> Any:
-    if not isinstance(order, (tuple, list)):
-        return order
-    return tuple(entry if isinstance(entry, str) else tuple(entry) for entry in order)
+def _possibly_cut(network: HAM, frozen: Frozen) -> tuple[str, ...]:
+    """The layers whose mask is traced, so that it may cut through neurons that their Lagrangian couples, unchecked."""
+
+    def coupled(name: str) -> bool:
+        layer = network.layers[name]
+        return bool(layer.lagrangian.coupled_axes(layer.shape))
+
+    return tuple(name for name, mask in frozen.items() if isinstance(mask, jax.core.Tracer) and coupled(name))
 
 
 def _as_tolerance(name: str, value: Any) -> Scalar:
@@ -176,7 +185,7 @@ def _raise_on_failure(network: HAM, settled: Settled, throw: bool | Literal["ins
         f"after {int(settled.steps)} of {max_steps} steps the force has a root mean square of "
         f"{float(settled.residual):.3g} and the energy is {float(settled.energy):.6g}"
     )
-    sizes = {name: float(jnp.sqrt(jnp.mean(jnp.square(x.astype(float))))) for name, x in settled.state.items()}
+    sizes = _sizes(network, settled.state)
     largest = max(sizes.values())
     if settled.result == RESULTS.nonfinite_state or not largest < 1e8:
         grown = [name for name, size in sizes.items() if not size < 1e-3 * largest]
@@ -185,3 +194,13 @@ def _raise_on_failure(network: HAM, settled: Settled, throw: bool | Literal["ins
             f"Lagrangians and weights, or an input is not finite ({figures})."
         )
     raise RuntimeError(f"settle: not at rest: {figures}; allow more `max_steps`, or a larger `rtol` or `atol`.")
+
+
+def _sizes(network: HAM, state: State) -> dict[str, float]:
+    """The larger root mean square of state and activation of every layer."""
+
+    def rms(x: Any) -> float:
+        return float(np.sqrt(np.mean(np.square(np.asarray(x, np.float64)))))
+
+    activations = network.activations(state)
+    return {name: float(np.maximum(rms(x), rms(activations[name]))) for name, x in state.items()}

@@ -48,7 +48,9 @@ class Euler(AbstractMethod):
     def run(self, problem: Problem, tolerances: Tolerances, max_steps: int, loop: Loop) -> Outcome:
         """Step until every layer is at rest."""
         layers = problem.network.layers
-        rates = {name: self.step / layers[name].tau for name in problem.start}
+        rates = {
+            name: self.step.astype(x.dtype) / layers[name].tau.astype(x.dtype) for name, x in problem.start.items()
+        }
         return _simultaneous(problem, rates, tolerances, max_steps, loop)
 
 
@@ -85,7 +87,7 @@ def _simultaneous(problem: Problem, rates: State, tolerances: Tolerances, max_st
     def step(at: _Point) -> _Point:
         target = problem.drive(at.trial)
         rest, residual = force_test(problem, at.trial, target, tolerances)
-        trial = {name: x + rates[name].astype(x.dtype) * (target[name] - x) for name, x in at.trial.items()}
+        trial = {name: x + rates[name] * (target[name] - x) for name, x in at.trial.items()}
         finite = all_finite(trial)
         status = jnp.where(rest, CONVERGED, RUNNING)
         return _Point(

@@ -93,7 +93,7 @@ class RePU(AbstractElementwise):
             raise TypeError(f"RePU: `n` must be a Python int or float, got {type(n).__name__}.")
         if not 1 < n < float("inf"):
             raise ValueError(f"RePU: `n` must be above 1 and finite, got {n}.")
-        self.n = int(n) if n == int(n) else n
+        self.n = int(n) if n == int(n) else float(n)
 
     def _value(self, x: FloatArray) -> Scalar:
         return jnp.sum(nx.rectified_power(x, self.n, 1 / self.n))

@@ -12,7 +12,7 @@ from .._typing import FloatArray, FloatLike, Scalar
 
 
 Curvature: TypeAlias = Literal["multilinear", "concave", "unknown"]
-"""How an energy bends: affine in each activation, jointly concave in all of them, or not known."""
+"""How an energy bends: linear in each activation, jointly concave in all of them, or not known."""
 
 
 class AbstractSynapse(eqx.Module):

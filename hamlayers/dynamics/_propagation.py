@@ -1,0 +1,123 @@
+"""Equilibrium propagation: the derivative of a settled state from two more of them."""
+
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from .._checks import as_positive_scalar
+from .._network import HAM, activations_of, drive_of, synapse_energy
+from .._typing import Scalar, ScalarLike, State
+from ._clamp import Frozen
+from ._gradient import AbstractGradient, energy_at, forward, or_zero, stop
+from ._method import AbstractMethod, Outcome, Tolerances
+from ._problem import Problem
+
+
+@final
+class EquilibriumPropagation(AbstractGradient):
+    """The derivative from two further settled states, nudged by the loss: reverse mode only.
+
+    With `s_e` a rest state of `E + e C`, `dC/dtheta = lim_{e -> 0} [dE/dtheta(s_e) - dE/dtheta(s_-e)] / 2e`, the
+    derivatives of the energy being taken at fixed activations. Nothing is propagated backwards: the two phases are the
+    network's own dynamics. `C` is the loss linearised at the settled state, a constant input current.
+
+    **Arguments:**
+
+    - `nudge`: the size of that current, as a root mean square over all neurons, `> 0`. The error is of second order in
+        it (first if not `centred`), and rounding limits it from below.
+    - `centred`: whether to nudge both ways, or one.
+
+    **Raises:** `ValueError` unless `nudge` is positive and finite; `TypeError` from jax in forward mode.
+
+    **Source:** Scellier and Bengio, arXiv:1602.05179, theorem 1; Laborieux et al., arXiv:2006.03824 (centred).
+    """
+
+    nudge: Scalar
+    centred: bool = eqx.field(static=True)
+
+    def __init__(self, nudge: ScalarLike = 1e-3, *, centred: bool = True):
+        self.nudge = as_positive_scalar("EquilibriumPropagation", "nudge", nudge)
+        self.centred = bool(centred)
+
+    def solve(
+        self, problem: Problem, method: AbstractMethod, tolerances: Tolerances, max_steps: int
+    ) -> tuple[State, Scalar, Outcome]:
+        """Settle; the backward pass settles twice more."""
+        outcome = forward(problem, method, tolerances, max_steps)
+        frozen = jax.tree.map(stop, (method, tolerances))
+        state = _nudged(problem, outcome, (self, *frozen, max_steps))
+        full = {name: state[name] for name in problem.network.names}
+        carried = {name: full[name] for name in outcome.carried}
+        return full, energy_at(problem, carried, outcome.energy), outcome
+
+
+@eqx.filter_custom_vjp
+def _nudged(problem: Problem, outcome: Outcome, how: Any) -> State:
+    return problem.complete(outcome.carried)
+
+
+@_nudged.def_fwd
+def _nudged_fwd(perturbed: Any, problem: Problem, outcome: Outcome, how: Any) -> tuple[State, State]:
+    state = problem.complete(outcome.carried)
+    return state, state
+
+
+@_nudged.def_bwd
+def _nudged_bwd(state: State, cotangent: Any, perturbed: Any, problem: Problem, outcome: Outcome, how: Any) -> Problem:
+    rule, method, tolerances, max_steps = how
+    cotangent = {name: or_zero(state[name], cotangent[name]) for name in state}
+    parameters, statics = eqx.partition(problem, eqx.is_inexact_array)
+    free = {name for name in state if problem.frozen.get(name) is not True}
+
+    def currents(parameters: Any, g: State) -> State:
+        p = eqx.combine(parameters, statics)
+        drive = drive_of(p.network, g)
+        shifted = {n: x + p.currents[n].astype(x.dtype) if n in p.currents else x for n, x in drive.items()}
+        # What is clamped keeps its value, and passes on the cotangent of it.
+        return {n: _clamped(p.frozen, n, p.initial[n], x) for n, x in shifted.items()}
+
+    # At rest x = I(g): a loss of x is one of g, and of the parameters directly.
+    _, pull = jax.vjp(currents, parameters, activations_of(problem.network, state))
+    direct, loss_by_g = pull(cotangent)
+    loss_by_g = {name: c for name, c in loss_by_g.items() if name in free}
+    size = jnp.sqrt(sum(jnp.sum(jnp.square(c)) for c in loss_by_g.values()) / sum(c.size for c in loss_by_g.values()))
+    nudge = rule.nudge.astype(size.dtype) / jnp.where(size > 0, size, 1.0)
+
+    def energy_slope(sign: float) -> Any:
+        pushed = {name: -sign * nudge.astype(c.dtype) * c for name, c in loss_by_g.items()}
+        total = pushed | {n: u + pushed[n] if n in pushed else u for n, u in problem.currents.items()}
+        nudged = eqx.tree_at(lambda p: (p.initial, p.currents), problem, (state, total), is_leaf=lambda x: x is None)
+        settled = nudged.complete(forward(nudged, method, tolerances, max_steps).carried)
+        return jax.grad(lambda p: _energy_at_fixed(eqx.combine(p, statics), settled, free))(parameters)
+
+    plus = energy_slope(1.0)
+    minus, width = (energy_slope(-1.0), 2 * nudge) if rule.centred else (energy_slope(0.0), nudge)
+    return jax.tree.map(lambda d, a, b: d + (a - b) / width.astype(d.dtype), direct, plus, minus)
+
+
+def _clamped(frozen: Frozen, name: str, value: Any, current: Any) -> Any:
+    mask = frozen.get(name, False)
+    return (value if mask else current) if isinstance(mask, bool) else jnp.where(mask, value, current)
+
+
+def _energy_at_fixed(problem: Problem, settled: State, free: set[str]) -> Scalar:
+    """The energy as a function of the parameters, the activations of the free layers being held at their values.
+
+    `L*(g) + <b, g>` at fixed `g` has the derivative of `<x, g> - L(x - b)` at fixed `x` and `g`.
+    """
+    network: HAM = problem.network
+    fixed = jax.tree.map(jax.lax.stop_gradient, settled)
+    g = jax.tree.map(jax.lax.stop_gradient, activations_of(network, fixed))
+    for name, mask in problem.frozen.items():
+        own = network.layers[name].activation(problem.initial[name])
+        g[name] = own if mask is True else jnp.where(mask, own, g[name])
+    energy = synapse_energy(network, g)
+    for name in sorted(free):
+        layer = network.layers[name]
+        shifted = fixed[name] if layer.bias is None else fixed[name] - layer.bias.astype(fixed[name].dtype)
+        energy = energy - layer.lagrangian(shifted).astype(energy.dtype)
+    for name, u in problem.currents.items():
+        energy = energy - jnp.sum(u.astype(energy.dtype) * g[name].astype(energy.dtype))
+    return energy

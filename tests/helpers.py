@@ -1,0 +1,107 @@
+"""What several test modules share: the registry of Lagrangians, precisions, norms, finite differences."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hamlayers import lagrangians as lg
+
+
+SHAPE = (3, 4)
+"""The one shape of most states, so that one compiled function serves every example of a test."""
+
+Constructor = Callable[[], lg.AbstractLagrangian]
+
+LAGRANGIANS: dict[str, Constructor] = {
+    "identity": lg.Identity,
+    "relu": lg.ReLU,
+    "repu 1.5": lambda: lg.RePU(1.5),
+    "repu 2": lambda: lg.RePU(2),
+    "repu 3": lambda: lg.RePU(3),
+    "repu 4.5": lambda: lg.RePU(4.5),
+    "softmax": lg.Softmax,
+    "softmax hot": lambda: lg.Softmax(0.05),
+    "softmax rows": lambda: lg.Softmax(beta=7.0, axis=0),
+    "softmax all": lambda: lg.Softmax(beta=0.3, axis=None),
+    "sigmoid": lg.Sigmoid,
+    "sigmoid scaled": lambda: lg.Sigmoid(beta=5.0, scale=0.3),
+    "tanh": lg.Tanh,
+    "tanh hot": lambda: lg.Tanh(beta=0.01),
+    "tanh cold": lambda: lg.Tanh(beta=50.0),
+    "exp": lg.Exp,
+    "exp hot": lambda: lg.Exp(beta=0.2),
+    "rexp": lg.Rexp,
+    "rexp hot": lambda: lg.Rexp(beta=0.2),
+    "layernorm": lg.LayerNorm,
+    "layernorm shifted": lambda: lg.LayerNorm(2.0, delta=np.array([0.5, -1.0, 2.0, 0.0]), eps=0.1),
+    "layernorm rows": lambda: lg.LayerNorm(0.5, delta=0.3, axis=0, eps=1e-3),
+    "layernorm all": lambda: lg.LayerNorm(gamma=1.5, axis=None, eps=1.0),
+    "spherical": lg.SphericalNorm,
+    "spherical shifted": lambda: lg.SphericalNorm(2.0, delta=np.array([[0.5], [-1.0], [2.0]]), eps=0.1),
+    "spherical all": lambda: lg.SphericalNorm(0.5, axis=(0, -1), eps=1.0),
+    "ghostmax": lg.Ghostmax,
+    "ghostmax rows": lambda: lg.Ghostmax(beta=3.0, axis=0),
+    "ghostmax all": lambda: lg.Ghostmax(beta=0.3, axis=None),
+    "softthreshold": lambda: lg.SoftThreshold(0.7),
+    "softthreshold of zero": lambda: lg.SoftThreshold(0),
+    "erf": lg.Erf,
+}
+"""Every Lagrangian, with several parameters and axes, fit for states of `SHAPE`."""
+
+KINDS = [
+    *(
+        "identity",
+        "relu",
+        "repu 1.5",
+        "repu 3",
+        "softmax",
+        "sigmoid scaled",
+        "tanh",
+        "tanh cold",
+        "exp hot",
+        "rexp hot",
+    ),
+    *("layernorm shifted", "spherical shifted", "ghostmax", "softthreshold", "erf"),
+]
+"""One or two of each, for what takes long to compile."""
+
+
+@contextlib.contextmanager
+def precision(dtype: np.dtype | type) -> Iterator[None]:
+    """Double precision is on exactly if `dtype` needs it (hypothesis allows no fixture here)."""
+    with jax.enable_x64(np.dtype(dtype) == np.float64):
+        yield
+
+
+def eps(dtype: np.dtype | type) -> float:
+    return float(jnp.finfo(dtype).eps)
+
+
+def norm(array: np.ndarray) -> float:
+    return float(np.sqrt(np.sum(np.square(array))))
+
+
+def assert_within(got: np.ndarray, expected: np.ndarray, tolerance: np.ndarray | float, what: str = "") -> None:
+    """Elementwise `|got - expected| <= tolerance`, NaN never."""
+    got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+    error = np.abs(got - expected)
+    if not np.all(error <= tolerance):
+        excess = np.where(np.isnan(error), np.inf, error / np.maximum(tolerance, 1e-300))
+        worst = np.unravel_index(np.argmax(excess), excess.shape)
+        found = f"{np.broadcast_to(got, excess.shape)[worst]} for {np.broadcast_to(expected, excess.shape)[worst]}"
+        raise AssertionError(f"{what}{worst}: {found}, {excess[worst]:.3g} times the tolerance")
+
+
+def central_difference(f: Callable[[np.ndarray], np.ndarray], x: np.ndarray, step: float) -> np.ndarray:
+    """The Jacobian of `f` at the vector `x` by the five-point formula, of error `step^4`: outputs first.
+
+    The differences are taken at all points in one batch: `f` must be vectorised over a leading axis.
+    """
+    units = step * np.eye(x.size)
+    points = np.concatenate([x + k * units for k in (-2, -1, 1, 2)])
+    values = np.asarray(f(points)).reshape(4, x.size, -1)
+    weights = np.array([1, -8, 8, -1]) / (12 * step)
+    return np.einsum("k,kio->oi", weights, values)
