@@ -291,23 +291,30 @@ def _outputs(lagrangian: lg.AbstractLagrangian, x: jax.Array) -> dict[str, jax.A
     }
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64])
+@eqx.filter_jit
+def _in_all_dtypes(lagrangian: lg.AbstractLagrangian, x: dict[str, jax.Array]) -> dict[str, dict[str, jax.Array]]:
+    """By dtype of the state: what comes out, and what comes out of the same state in double precision."""
+    return {name: (_outputs(lagrangian, y), _outputs(lagrangian, y.astype(np.float64))) for name, y in x.items()}
+
+
+@pytest.mark.parametrize("parameters", [np.float32, np.float64])
 @kinds
-def test_dtype_is_kept_and_used(name: str, dtype: type, x64: None) -> None:
+def test_dtype_is_kept_and_used(name: str, parameters: type, x64: None) -> None:
     """Whatever the precision of the parameters; half-width results are the float32 ones, rounded once."""
     # the same numbers in both precisions
-    lagrangian = jax.tree.map(lambda p: p.astype(np.float32).astype(np.float64), LAGRANGIANS[name]())
-    if dtype != jnp.float32:
-        lagrangian = jax.tree.map(lambda p: p.astype(np.float32), lagrangian)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=SHAPE), dtype)
-    found, exact = _outputs(lagrangian, x), _outputs(lagrangian, x.astype(np.float64))
-    scale = float(jnp.max(jnp.abs(exact["activation"])) * 12 + jnp.abs(exact["value"]))
-    scale *= 50 if name == "tanh cold" else 1
-    for key, value in found.items():
-        assert value.dtype == dtype, key
-        if key != "conjugate":  # of another, rounded, activation
-            roundings = 1 if jnp.finfo(dtype).bits < 32 else ROUNDINGS
-            assert_within(value.astype(np.float64), exact[key], roundings * eps(dtype) * scale, key)
+    lagrangian = jax.tree.map(lambda p: p.astype(np.float32).astype(parameters), LAGRANGIANS[name]())
+    dtypes = [jnp.float16, np.float32] if parameters == np.float64 else [jnp.bfloat16, np.float64]
+    x = np.random.default_rng(0).normal(size=SHAPE)
+    for dtype, (found, exact) in _in_all_dtypes(
+        lagrangian, {np.dtype(d).name: jnp.asarray(x, d) for d in dtypes}
+    ).items():
+        scale = float(jnp.max(jnp.abs(exact["activation"])) * 12 + jnp.abs(exact["value"]))
+        scale *= 50 if name == "tanh cold" else 1
+        for key, value in found.items():
+            assert value.dtype == dtype, key
+            if key != "conjugate":  # of another, rounded, activation
+                roundings = 1 if jnp.finfo(dtype).bits < 32 else ROUNDINGS
+                assert_within(value.astype(np.float64), exact[key], roundings * eps(dtype) * scale, key)
 
 
 def test_parameters_follow_the_default_precision(x64: None) -> None:
@@ -315,7 +322,7 @@ def test_parameters_follow_the_default_precision(x64: None) -> None:
     assert lg.Tanh(2.0).activation(jnp.ones(3, np.float32)).dtype == np.float32
 
 
-@pytest.mark.parametrize("name", ["softmax rows", "layernorm shifted", "ghostmax all", "tanh", "repu 3", "rexp"])
+@pytest.mark.parametrize("name", ["softmax rows", "layernorm shifted", "tanh", "repu 3"])
 def test_transformations_agree(name: str) -> None:
     """Compiled or not, batched or one by one: the same numbers (to the rounding of a fused operation)."""
     lagrangian = LAGRANGIANS[name]()
@@ -348,13 +355,17 @@ ELEMENTWISE = ["identity", "relu", "repu 3", "sigmoid", "tanh", "exp", "rexp", "
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_ones_take_any_shape(name: str) -> None:
+    @eqx.filter_jit
+    def results(lagrangian: lg.AbstractLagrangian, x: jax.Array) -> tuple[jax.Array, ...]:
+        rows = jax.vmap(lagrangian)(x.reshape(4, 6))
+        return lagrangian(x), jnp.sum(rows), lagrangian(x[0, 0, 0]), lagrangian(x[:0]), lagrangian.activation(x[:0])
+
     lagrangian = LAGRANGIANS[name]()
-    x = jax.random.normal(jax.random.key(0), (2, 3, 4))
-    parts = [lagrangian(row) for row in x.reshape(4, 6)]
-    assert float(lagrangian(x)) == pytest.approx(float(sum(parts)), rel=16 * eps(np.float32))
-    assert lagrangian(x[0, 0, 0]).shape == ()
-    assert lagrangian(x[:0]) == 0
-    assert lagrangian.activation(x[:0]).shape == (0, 3, 4)
+    whole, sum_of_parts, single, empty, nothing = results(lagrangian, jax.random.normal(jax.random.key(0), (2, 3, 4)))
+    assert float(whole) == pytest.approx(float(sum_of_parts), rel=16 * eps(np.float32))
+    assert single.shape == ()
+    assert empty == 0
+    assert nothing.shape == (0, 3, 4)
     assert lagrangian.coupled_axes((2, 3)) == ()
 
 
@@ -363,30 +374,32 @@ def _value_and_activation(lagrangian: lg.AbstractLagrangian, x: jax.Array) -> tu
     return lagrangian(x), lagrangian.activation(x)
 
 
-@pytest.mark.parametrize("axis", [0, -2, (2, 0), (-1, 1), None])
+@eqx.filter_jit
+def _row_by_row(
+    lagrangian: lg.AbstractLagrangian, whole: lg.AbstractLagrangian, x: jax.Array, rows: jax.Array
+) -> tuple:
+    return (whole(x), whole.activation(x)), (jnp.sum(jax.vmap(lagrangian)(rows)), jax.vmap(lagrangian.activation)(rows))
+
+
+@pytest.mark.parametrize("axis", [-2, (2, 0), None])
 @pytest.mark.parametrize("make", [lg.Softmax, lg.Ghostmax, lg.LayerNorm, lg.SphericalNorm])
 def test_coupled_ones_sum_over_the_other_axes(make: type, axis: Any) -> None:
     x = np.asarray(jax.random.normal(jax.random.key(0), (2, 3, 4)))
-    lagrangian = make(axis=axis)
     axes = tuple(range(3)) if axis is None else tuple(sorted(a % 3 for a in np.atleast_1d(axis).tolist()))
-    assert lagrangian.coupled_axes(x.shape) == axes
-    value, g = _value_and_activation(lagrangian, x)
+    assert make(axis=axis).coupled_axes(x.shape) == axes
     last = range(-len(axes), 0)
     rows = np.moveaxis(x, axes, last).reshape(-1, np.prod([x.shape[a] for a in axes]))
+    (value, g), (expected, expected_g) = _row_by_row(make(), make(axis=axis), x, rows)
+    assert float(value) == pytest.approx(float(expected), rel=32 * eps(np.float32))
     found = np.moveaxis(np.asarray(g), axes, last).reshape(rows.shape)
-    values = 0.0
-    for row, activation in zip(rows, found, strict=True):
-        row_value, row_activation = _value_and_activation(make(), row)
-        values += float(row_value)
-        np.testing.assert_allclose(activation, row_activation, rtol=0, atol=32 * eps(np.float32))
-    assert float(value) == pytest.approx(values, rel=32 * eps(np.float32))
+    np.testing.assert_allclose(found, expected_g, rtol=0, atol=32 * eps(np.float32))
 
 
 @pytest.mark.parametrize("make", [lg.LayerNorm, lg.SphericalNorm])
 def test_shift_is_counted_once(make: type) -> None:
     x = jax.random.normal(jax.random.key(0), SHAPE)
     plain, plain_g = _value_and_activation(make(), x)
-    for delta in (0.7, np.arange(4.0), np.arange(3.0)[:, None], np.ones(SHAPE)):
+    for delta in (0.7, np.arange(4.0), np.arange(3.0)[:, None]):
         value, g = _value_and_activation(make(delta=delta), x)
         full = np.broadcast_to(delta, SHAPE)
         tolerance = ROUNDINGS * eps(np.float32) * 20
@@ -418,7 +431,7 @@ def test_conjugate_is_infinite_outside_its_domain() -> None:
         "erf": [0.5, -1.1, 0.0],
     }
     for name, g in outside.items():
-        assert LAGRANGIANS[name]().conjugate(jnp.array(g)) == np.inf, name
+        assert eqx.filter_jit(LAGRANGIANS[name]().conjugate)(jnp.array(g)) == np.inf, name
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -676,15 +676,15 @@ def _rates(network: hl.HAM, state: dict[str, jax.Array]) -> dict[str, jax.Array]
     def dot(a: dict[str, jax.Array], b: dict[str, jax.Array]) -> jax.Array:
         return sum(jnp.vdot(a[n], b[n]) for n in network.names)
 
-    force, velocity = network.force(state), network.velocity(state)
+    force = network.force(state)
     tau = {n: network.layers[n].tau for n in network.names}
+    velocity = {n: force[n] / tau[n] for n in network.names}
     slope = curved(force)
     state_velocity = {n: slope[n] / tau[n] for n in network.names}
     along = lambda v: jax.jvp(network.energy, (state,), (v,))[1]  # noqa: E731
-    scaled = {n: tau[n] * velocity[n] for n in network.names}
     return {
         "activation": along(velocity),
-        "activation by theory": -dot(scaled, curved(velocity)),
+        "activation by theory": -dot({n: tau[n] * velocity[n] for n in tau}, curved(velocity)),
         "state": along(state_velocity),
         "state by theory": -dot(slope, state_velocity),
         "scale": dot(jax.tree.map(jnp.abs, slope), jax.tree.map(jnp.abs, velocity)),

@@ -5,7 +5,19 @@ from ._acceleration import (
     Anderson as Anderson,
     Nesterov as Nesterov,
 )
+from ._attractors import (
+    Attractors as Attractors,
+    Classification as Classification,
+    attractors as attractors,
+    classify as classify,
+)
+from ._basin import Basin as Basin, basin_radius as basin_radius
 from ._block import BlockDescent as BlockDescent
+from ._compare import (
+    GradientReport as GradientReport,
+    GradientRow as GradientRow,
+    compare_gradients as compare_gradients,
+)
 from ._delegated import Integrate as Integrate, Optimistix as Optimistix
 from ._diagnostics import (
     Diagnostics as Diagnostics,

@@ -53,7 +53,7 @@ class Nesterov(AbstractAcceleration):
 
     fast: float = eqx.field(static=True)
 
-    def __init__(self, fast: float = 0.25):
+    def __init__(self, fast: float | int = 0.25):
         if not 0 <= fast <= 1:
             raise ValueError(f"Nesterov: `fast` must lie between 0 and 1, got {fast!r}.")
         self.fast = float(fast)
@@ -102,7 +102,7 @@ class Anderson(AbstractAcceleration):
     memory: int = eqx.field(static=True)
     regularisation: float = eqx.field(static=True)
 
-    def __init__(self, memory: int = 4, regularisation: float = 1e-6):
+    def __init__(self, memory: int = 4, regularisation: float | int = 1e-6):
         if isinstance(memory, bool) or not isinstance(memory, int) or memory < 2:
             raise ValueError(f"Anderson: `memory` must be an int of at least 2, got {memory!r}.")
         if not regularisation >= 0:

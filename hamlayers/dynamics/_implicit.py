@@ -4,6 +4,7 @@ At rest the carried layers obey `x = D(x, theta)`, `D` being the current into th
 best. Its derivative in the state is `J H` with symmetric `J = -d2E_syn/dg2` and `H = hess L`.
 """
 
+from collections.abc import Callable
 from typing import Any, final
 
 import equinox as eqx
@@ -13,8 +14,8 @@ import lineax as lx
 
 from .._network import activations_of
 from .._typing import Scalar, State
-from ._conjugate import ConjugateGradients, Normalised
 from ._gradient import AbstractGradient, energy_at, forward, or_zero, state_at
+from ._linear import solve_general, solve_symmetric
 from ._method import AbstractMethod, Outcome, Tolerances
 from ._problem import Problem
 
@@ -32,9 +33,9 @@ class Implicit(AbstractGradient):
 
     - `solver`: a lineax solver. Default: conjugate gradients, preconditioned by `1 / diag H` where a carried layer is
         elementwise, to a relative residual of 1e-5 in float32 and 1e-10 in float64; or `lineax.GMRES` on
-        `(1 - J H) dx = b` if a carried layer's Lagrangian is not convex, or a mask known only at run time may hold
-        some of the neurons that it couples. `lineax.CG` gets the symmetric system, any other solver the second.
-        Right-hand sides are scaled to size 1, so that absolute tolerances are relative to them.
+        `(1 - J H) dx = b` if a carried layer's Lagrangian is not convex. `lineax.CG` gets the symmetric system, any
+        other solver the second. Right-hand sides are scaled to size 1, so that absolute tolerances are relative to
+        them.
 
     **Raises:** `TypeError` for a `solver` that is not lineax's.
 
@@ -69,7 +70,7 @@ def _at_rest_jvp(primals: Any, tangents: Any, *, solver: lx.AbstractLinearSolver
     carried = _at_rest(problem, carried, solver=solver)  # so that higher derivatives pass this way too
     _, shift = eqx.filter_jvp(lambda p: p.drive(carried), (problem,), (dproblem,))
     if shift is None or all(leaf is None for leaf in jax.tree.leaves(shift, is_leaf=lambda x: x is None)):
-        return carried, None
+        return carried, dict.fromkeys(carried)
     shift = jax.tree.map(or_zero, carried, shift, is_leaf=lambda x: x is None)
     return carried, implicit_tangent(problem, carried, shift, solver)
 
@@ -81,45 +82,35 @@ def implicit_tangent(problem: Problem, carried: State, shift: State, solver: Any
     free = problem.hold(shift)
     held = _minus(shift, free)
     right = _plus(free, problem.hold(current(held)))
-    structure = jax.eval_shape(lambda x: x, carried)
-    solver = _default_solver(problem, carried) if solver is None else solver
-    symmetric = isinstance(solver, (lx.CG, ConjugateGradients))
-    solver = Normalised(solver)
+    tolerance = 1e-10 if all(x.dtype == jnp.float64 for x in carried.values()) else 1e-5
 
     def leak(v: State) -> State:
         return _minus(v, problem.hold(current(problem.hold(v))))
 
-    if symmetric:
-        operator = lx.FunctionLinearOperator(lambda v: curvature(leak(v)), structure, lx.positive_semidefinite_tag)
-        options = {"preconditioner": _preconditioner(problem, curvature, carried, structure)}
-        z = lx.linear_solve(operator, curvature(right), solver, options=options, throw=False).value
+    if isinstance(solver, lx.CG) or (solver is None and _is_symmetric(problem, carried)):
+        condition = _preconditioner(problem, curvature, carried)
+        z = solve_symmetric(lambda v: curvature(leak(v)), curvature(right), solver, condition, tolerance)
     else:
-        operator = lx.FunctionLinearOperator(leak, structure)
-        z = lx.linear_solve(operator, right, solver, throw=False).value
+        z = solve_general(leak, right, lx.GMRES(tolerance, tolerance) if solver is None else solver)
     return _plus(_plus(right, held), problem.hold(current(problem.hold(z))))
 
 
-def _default_solver(problem: Problem, carried: State) -> lx.AbstractLinearSolver:
-    tolerance = 1e-10 if all(x.dtype == jnp.float64 for x in carried.values()) else 1e-5
-    convex = all(problem.network.layers[name].lagrangian.convex for name in carried)
-    if convex and not problem.cut:
-        return ConjugateGradients(tolerance)
-    return lx.GMRES(rtol=tolerance, atol=tolerance)
+def _is_symmetric(problem: Problem, carried: State) -> bool:
+    """Whether `H - H J H` is positive semidefinite at a minimum."""
+    return all(problem.network.layers[name].lagrangian.convex for name in carried)
 
 
-def _preconditioner(problem: Problem, curvature: Any, carried: State, structure: Any) -> lx.AbstractLinearOperator:
+def _preconditioner(problem: Problem, curvature: Any, carried: State) -> Callable[[State], State]:
     """`1 / diag H` for elementwise layers, whose Hessian applied to ones is its diagonal; the identity for others."""
-    diagonal = curvature(jax.tree.map(jnp.ones_like, carried))
+    diagonal = jax.lax.stop_gradient(curvature(jax.tree.map(jnp.ones_like, carried)))
 
     def inverse(name: str, v: Any) -> Any:
-        d = jax.lax.stop_gradient(diagonal[name])
+        d = diagonal[name]
         coupled = problem.network.layers[name].lagrangian.coupled_axes(v.shape)
         floor = jnp.finfo(v.dtype).eps * jnp.maximum(jnp.max(jnp.abs(d)), jnp.finfo(v.dtype).tiny)
         return v if coupled else v / jnp.maximum(d, floor)
 
-    return lx.FunctionLinearOperator(
-        lambda v: {name: inverse(name, x) for name, x in v.items()}, structure, lx.positive_semidefinite_tag
-    )
+    return lambda v: {name: inverse(name, x) for name, x in v.items()}
 
 
 def _plus(a: State, b: State) -> State:

@@ -135,37 +135,40 @@ def integrate(
 ) -> Trajectory:
     """Integrate `tau_i dx_i/dt = I_i + u_i - x_i`, along which the energy falls, from `t0` to `t1`.
 
-    Compiled once for each structure of the arguments. `jax.vmap` batches it, each member with steps of its own;
-    `jax.grad` differentiates it.
+    Compiled once for each structure of the arguments: other arrays, times and steps compile nothing anew. (Numbers
+    inside diffrax's objects are part of the structure, and so is the identity of a function.) `jax.vmap` batches it,
+    each member with steps of its own; `jax.grad` differentiates it. The compiled program holds no host callback, so it
+    can be exported and lowered for other platforms, unless you ask for one: `throw="inside"`, a progress meter, and
+    `SaveAt(ts=...)`, whose times diffrax checks (with `EQX_ON_ERROR=nan` in the environment it does not).
 
     **Arguments:**
 
     - `network`: the network.
     - `state`: the state at `t0`; layers left out are completed with [`hamlayers.HAM.complete`][].
-    - `t1`, `t0`: the interval, in the units of `tau`. (Keyword only, like all that follow.)
+    - `t1`, `t0`: the interval, in the units of `tau`; `t1 < t0` runs backwards. (Keyword only, like all that follow.)
     - `dt0`: the (first) step; given without a controller it is the constant step.
     - `solver`: any diffrax solver. Default: [`hamlayers.ExponentialHeun`][], whose step no stability limit holds back;
         with `metric="state"`, `diffrax.Tsit5`.
     - `stepsize_controller`: any diffrax controller. Default: constant steps if `dt0` is given, else
         `PIDController(rtol=1e-3, atol=1e-4)` with steps of at most twice the largest `tau`, without which the
         derivative of a solve through a long approach to a fixed point is far less accurate than the solve itself.
-    - `saveat`: what to save. Default: both ends.
+    - `saveat`: what to save. Default: both ends. An adjoint that takes only some kinds of saves takes no others here.
     - `clamp`: layers to hold: `True` for a whole one, or a boolean array of its shape.
     - `inputs`: currents `u` by layer name, arrays that broadcast to the layers' shapes, or a function of time giving
         such a dict.
     - `metric`: `"activation"` for the equation above; `"state"` for `tau_i dx_i/dt = -dE/dx_i = hess L_i (I_i - x_i)`.
     - `adjoint`, `event`, `max_steps`, `progress_meter`: diffrax's; an `event`'s condition is called with the state,
-        and `args[0]` is the network.
+        and `args[0]` is the network. With `max_steps=None` a state that becomes NaN is never given up.
     - `throw`: `True` raises `RuntimeError` on failure if called outside every jax transformation; `"inside"` also
         raises inside one, at the price of a host callback in the compiled program; `False` leaves it to `result`.
 
-    **Returns:** a [`hamlayers.Trajectory`][].
+    **Returns:** a [`hamlayers.Trajectory`][]. Time and state have the widest dtype of the state, at least float32.
 
     **Raises:**
 
     `RuntimeError` on failure as `throw` says, non-finite states included; `TypeError` and `ValueError` for a state,
-    clamp or input that does not fit the network, by name, for an interval or step that is not finite, and for a
-    solver that needs a step size or an error estimate it has not.
+    clamp or input that does not fit the network, by name, for an interval or step that is not finite, a step of the
+    wrong sign (unless traced), and for a solver that needs a step size or an error estimate it has not.
 
     **Source:** arXiv:2008.06996, equations 1 to 4. Kidger, arXiv:2202.02435, for the solvers.
     """
@@ -310,14 +313,13 @@ def _as_solver(solver: diffrax.AbstractSolver | None, metric: Metric) -> diffrax
         return ExponentialHeun(rates) if metric == "activation" else diffrax.Tsit5()
     if not isinstance(solver, diffrax.AbstractSolver):
         raise TypeError(f"integrate: `solver` must be a diffrax solver, got {type(solver).__name__}.")
-    if isinstance(solver, (ExponentialEuler, ExponentialHeun)) and solver.rate is None:
-        if metric == "state":
-            raise ValueError(
-                f'integrate: {type(solver).__name__} treats the leak `-x` exactly, which `metric="state"` does not '
-                "have; use another solver."
-            )
-        return type(solver)(rates)
-    return solver
+    unrated = lambda node: type(node) in (ExponentialEuler, ExponentialHeun) and node.rate is None  # noqa: E731
+    if metric == "state" and any(map(unrated, jax.tree.leaves(solver, is_leaf=unrated))):
+        raise ValueError(
+            f'integrate: {type(solver).__name__} treats the leak `-x` exactly, which `metric="state"` does not have; '
+            "use another solver."
+        )
+    return jax.tree.map(lambda node: type(node)(rates) if unrated(node) else node, solver, is_leaf=unrated)
 
 
 def _as_controller(

@@ -41,7 +41,6 @@ class Problem(eqx.Module):
     - `frozen`: the clamps.
     - `currents`: the constant input currents `u`.
     - `schedule`: the order of a sweep.
-    - `cut`: the layers of which coupled neurons may be partly clamped: the mask is known only at run time.
     """
 
     network: HAM
@@ -49,7 +48,6 @@ class Problem(eqx.Module):
     frozen: Frozen
     currents: State
     schedule: Schedule = eqx.field(static=True)
-    cut: tuple[str, ...] = eqx.field(static=True)
 
     @property
     def start(self) -> State:
@@ -210,14 +208,14 @@ def problem_of(
     - `network`, `state`, `frozen`, `currents`: as [`Problem`][].
     - `order`: as [`schedule`][hamlayers.dynamics._schedule.schedule].
     - `eliminate`: whether a method can do without the first class of a sweep. (Keyword only.)
-    - `cut`: as [`Problem`][]. (Keyword only.)
+    - `cut`: as [`schedule`][hamlayers.dynamics._schedule.schedule]. (Keyword only.)
     """
     free = [name for name in network.names if frozen.get(name) is not True]
     plan = schedule(network, free, order, cut=cut)
     if not eliminate and plan.eliminated:
         kind: Kind = "exact"
         plan = Schedule((), (plan.eliminated, *plan.carried), (kind, *plan.kinds))
-    return Problem(network, state, frozen, currents, plan, cut)
+    return Problem(network, state, frozen, currents, plan)
 
 
 def rounding(evaluation: Evaluation) -> Scalar:

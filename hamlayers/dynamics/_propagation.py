@@ -73,7 +73,7 @@ def _nudged_bwd(state: State, cotangent: Any, perturbed: Any, problem: Problem, 
 
     def currents(parameters: Any, g: State) -> State:
         p = eqx.combine(parameters, statics)
-        drive = drive_of(p.network, g)
+        drive = drive_of(p.network, _with_clamped(p, g))
         shifted = {n: x + p.currents[n].astype(x.dtype) if n in p.currents else x for n, x in drive.items()}
         # What is clamped keeps its value, and passes on the cotangent of it.
         return {n: _clamped(p.frozen, n, p.initial[n], x) for n, x in shifted.items()}
@@ -97,6 +97,15 @@ def _nudged_bwd(state: State, cotangent: Any, perturbed: Any, problem: Problem, 
     return jax.tree.map(lambda d, a, b: d + (a - b) / width.astype(d.dtype), direct, plus, minus)
 
 
+def _with_clamped(problem: Problem, activations: State) -> State:
+    """The activations, those of clamped neurons as functions of the parameters and of the clamped values."""
+    g = dict(activations)
+    for name in problem.frozen:
+        own = problem.network.layers[name].activation(problem.initial[name])
+        g[name] = _clamped(problem.frozen, name, own, g[name])
+    return g
+
+
 def _clamped(frozen: Frozen, name: str, value: Any, current: Any) -> Any:
     mask = frozen.get(name, False)
     return (value if mask else current) if isinstance(mask, bool) else jnp.where(mask, value, current)
@@ -110,9 +119,7 @@ def _energy_at_fixed(problem: Problem, settled: State, free: set[str]) -> Scalar
     network: HAM = problem.network
     fixed = jax.tree.map(jax.lax.stop_gradient, settled)
     g = jax.tree.map(jax.lax.stop_gradient, activations_of(network, fixed))
-    for name, mask in problem.frozen.items():
-        own = network.layers[name].activation(problem.initial[name])
-        g[name] = own if mask is True else jnp.where(mask, own, g[name])
+    g = _with_clamped(problem, g)
     energy = synapse_energy(network, g)
     for name in sorted(free):
         layer = network.layers[name]

@@ -77,7 +77,9 @@ def settle(
     - `rtol`, `atol`: at rest means that on every layer `rms(I + u - x) <= atol + rtol rms(x)`.
     - `energy_atol`: if given, block descent also stops when the energy fell by no more than this in one sweep.
     - `max_steps`: the most sweeps, or steps of another method.
-    - `clamp`: layers to hold: `True` for a whole one, or a boolean array of its shape.
+    - `clamp`: layers to hold: `True` for a whole one, or a boolean array of its shape. (One that freezes some of the
+        neurons that a Lagrangian couples, which cannot be refused if it is traced, does not come to rest: the energy
+        has no minimum where those forces vanish.)
     - `inputs`: constant currents `u` by layer name, arrays that broadcast to the layers' shapes.
     - `order`: the classes of a sweep, tuples of layer names that share no synapse; default: a colouring of the
         connection graph, the class of the first declared layer last.

@@ -1,0 +1,274 @@
+"""What a network remembers: its distinct states of rest, and what each is made of."""
+
+from typing import Any, Literal, NamedTuple, final
+
+import equinox as eqx
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from .._checks import as_float_array
+from .._network import HAM, activations_of
+from .._typing import ClampLike, FloatLike, State, StateLike
+from ._integrate import prepare
+from ._problem import Problem, problem_of
+from ._settle import Settled, settle
+
+
+@final
+class Attractors(NamedTuple):
+    """What [`hamlayers.attractors`][] returns: `A` distinct states of rest, the lowest energy first, of `S` starts.
+
+    **Attributes:**
+
+    - `states`: a representative of each, by layer `(A, *shape)`.
+    - `energies`: their energies, `(A,)`.
+    - `counts`: how many starts ended in each, `(A,)`.
+    - `labels`: which one each start ended in, `(S,)`; -1 for those that did not come to rest.
+    - `settled`: the [`hamlayers.Settled`][] of all starts.
+    """
+
+    states: dict[str, Float[np.ndarray, "..."]]
+    energies: Float[np.ndarray, " A"]
+    counts: Int[np.ndarray, " A"]
+    labels: Int[np.ndarray, " S"]
+    settled: Settled
+
+
+def attractors(network: HAM, states: StateLike, *, tolerance: float = 1e-2, **options: Any) -> Attractors:
+    """Settle many starts and find the distinct states of rest among them.
+
+    Two are taken for one if on every layer `rms(g - g') <= tolerance * size`, where `size` is the root mean square of
+    the layer's activation over all states of rest. Representatives are chosen in order of energy, so a continuum of
+    states of rest (a flat direction) is cut into pieces of about that width.
+
+    **Arguments:**
+
+    - `network`: the network.
+    - `states`: the starts, by layer name, with a leading axis over them; layers left out are completed.
+    - `tolerance`: relative to the size of the activations; well above the `rtol` of settling. (Keyword only.)
+    - `options`: more arguments for [`hamlayers.settle`][], such as `clamp`, `inputs` and `method`. (Keyword only.)
+
+    **Returns:** [`hamlayers.Attractors`][]. Starts that do not come to rest have the label -1, and raise nothing.
+
+    **Raises:** `ValueError` for starts without a common leading axis and for a tolerance that is not positive, and as
+    [`hamlayers.settle`][].
+    """
+    tolerance = as_positive("attractors", "tolerance", tolerance)
+    starts = _as_batch(network, states)
+    settled = _settle_all(network, starts, options)
+    rest = {name: np.asarray(x) for name, x in settled.state.items()}
+    g = {name: np.asarray(x, np.float64) for name, x in jax.vmap(network.activations)(settled.state).items()}
+    energies, converged = np.asarray(settled.energy), np.asarray(settled.converged)
+    labels = np.full(len(energies), -1)
+    chosen: list[int] = []
+    sizes = {name: _rms(x[converged]) if converged.any() else 1.0 for name, x in g.items()}
+    for i in np.argsort(energies, kind="stable"):
+        if labels[i] < 0 and converged[i]:
+            near = converged & (labels < 0)
+            for name, x in g.items():
+                apart = np.sqrt(np.mean(np.square(x - x[i]).reshape(len(x), -1), axis=1))
+                near &= apart <= tolerance * sizes[name]
+            labels[near] = len(chosen)
+            chosen.append(int(i))
+    return Attractors(
+        states={name: x[chosen] for name, x in rest.items()},
+        energies=energies[chosen],
+        counts=np.bincount(labels[labels >= 0], minlength=len(chosen)),
+        labels=labels,
+        settled=settled,
+    )
+
+
+def _settle_all(network: HAM, starts: State, options: dict[str, Any]) -> Settled:
+    """Every start settled, in one compiled loop."""
+
+    @eqx.filter_jit
+    def each(network: HAM, starts: State) -> Settled:
+        return jax.vmap(lambda start: settle(network, start, throw=False, **options))(starts)
+
+    return each(network, starts)
+
+
+def _as_batch(network: HAM, states: Any) -> State:
+    if not isinstance(network, HAM):
+        raise TypeError(f"attractors: `network` must be a HAM, got {type(network).__name__}.")
+    if not isinstance(states, dict) or not states:
+        raise TypeError("attractors: `states` must be a dict by layer name, naming at least one layer.")
+    arrays = {name: as_float_array("attractors", f"states[{name!r}]", x) for name, x in states.items()}
+    sizes = {name: x.shape[:1] for name, x in arrays.items()}
+    if len(set(sizes.values())) != 1 or () in sizes.values() or (0,) in sizes.values():
+        raise ValueError(f"attractors: `states` must have one leading axis over the starts, got sizes {sizes}.")
+    network.check_state({name: x[0] for name, x in arrays.items()}, partial=True)
+    return arrays
+
+
+def as_positive(owner: str, name: str, value: Any) -> float:
+    """A positive, finite number."""
+    if isinstance(value, (bool, str)) or np.ndim(value) != 0 or not np.isreal(value):
+        raise TypeError(f"{owner}: `{name}` must be a real number, got {value!r}.")
+    if not 0 < value < np.inf:
+        raise ValueError(f"{owner}: `{name}` must be positive and finite, got {value!r}.")
+    return float(value)
+
+
+def _rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(x))))
+
+
+# --- what one state of rest is made of --------------------------------------------------------------------------------
+
+
+Kind = Literal["pattern", "mixture", "flat", "saddle", "other"]
+
+
+@final
+class Classification(NamedTuple):
+    """What [`hamlayers.classify`][] returns.
+
+    **Attributes:**
+
+    - `kind`: `"saddle"` if the energy falls in some direction; else `"flat"` if it does not change, to second order, in
+        some; else `"pattern"` at one of the patterns; else `"mixture"` of several; else `"other"`.
+    - `pattern`: the nearest pattern, an index.
+    - `distance`: how far it is, `rms(g - pattern) / rms(pattern)`.
+    - `weights`: the non-negative weights `w` for which `sum_k w_k pattern_k` is nearest to `g`, `(P,)`.
+    - `rest`: what they leave, `|g - sum_k w_k pattern_k| / |g|`.
+    - `participants`: how many patterns share in it, `(sum w)^2 / sum w^2`.
+    - `rates`: the eigenvalues of `1 - J H`, by which the force grows with the displacement, in increasing order: a
+        negative one is a way down, zero a flat direction, and the smallest sets how slowly sweeps converge. Directions
+        that no activation feels are left out.
+    - `idle`: how many those are: dead neurons, the constant vector of a softmax.
+    """
+
+    kind: Kind
+    pattern: int
+    distance: float
+    weights: Float[np.ndarray, " P"]
+    rest: float
+    participants: float
+    rates: Float[np.ndarray, " n"]
+    idle: int
+
+
+def classify(
+    network: HAM,
+    state: StateLike,
+    patterns: FloatLike,
+    *,
+    layer: str | None = None,
+    tolerance: float = 0.05,
+    clamp: ClampLike | None = None,
+    inputs: Any = None,
+) -> Classification:
+    """Say what a settled state is: a stored pattern, a mixture of several, a flat direction, a saddle.
+
+    The activation of one layer is compared with the patterns. The energy's second derivative at rest is
+    `H (1 - J H)` with `H` the Hessian of the Lagrangians and `J` minus that of the synapses in the activations; its
+    sign is that of the eigenvalues of `1 - J H` on the range of `H`. They are computed densely, in the layers that
+    block descent carries: `O(n^3)` for `n` neurons there.
+
+    **Arguments:**
+
+    - `network`: the network.
+    - `state`: a state of rest, such as `settled.state`; layers left out are completed.
+    - `patterns`: `(P, *shape)`, in the activations of the layer.
+    - `layer`: the layer that holds the patterns. Default: the first. (Keyword only, like all that follow.)
+    - `tolerance`: how large `distance` may be at a pattern, and `rest` in a mixture; rates whose absolute value is
+        below the square of it are taken for zero.
+    - `clamp`, `inputs`: as they were when the state was settled.
+
+    **Returns:** a [`hamlayers.Classification`][].
+
+    **Raises:** `ValueError` for an unknown layer, patterns that do not fit it, and a tolerance that is not positive.
+
+    **Source:** Ramsauer et al., arXiv:2008.02217, section 2 (patterns and metastable mixtures); Fanaskov and Oseledets,
+    arXiv:2410.13866 (directions that no activation feels).
+    """
+    tolerance = as_positive("classify", "tolerance", tolerance)
+    partial, frozen, currents = prepare("classify", network, state, clamp, inputs, elementwise=False)
+    if callable(currents):
+        raise TypeError("classify: `inputs` must be constant arrays by layer name.")
+    name = network.names[0] if layer is None else layer
+    stored = _as_patterns(network, name, patterns)
+    full = network.complete(partial)
+    g = np.asarray(network.activations(full)[name], np.float64).ravel()
+    distances = np.linalg.norm(stored - g, axis=1) / np.linalg.norm(stored, axis=1)
+    nearest = int(np.argmin(distances))
+    weights = _mixture(stored, g)
+    rest = float(np.linalg.norm(g - weights @ stored) / max(np.linalg.norm(g), np.finfo(float).tiny))
+    rates, idle = _rates(problem_of(network, full, frozen, currents))
+    return Classification(
+        kind=_kind(rates, float(distances[nearest]), rest, tolerance),
+        pattern=nearest,
+        distance=float(distances[nearest]),
+        weights=weights,
+        rest=rest,
+        participants=float(np.sum(weights) ** 2 / max(np.sum(weights**2), np.finfo(float).tiny)),
+        rates=rates,
+        idle=idle,
+    )
+
+
+def _kind(rates: np.ndarray, distance: float, rest: float, tolerance: float) -> Kind:
+    lowest = np.min(rates, initial=np.inf)
+    if lowest < -(tolerance**2):
+        return "saddle"
+    if lowest < tolerance**2:
+        return "flat"
+    if distance <= tolerance:
+        return "pattern"
+    return "mixture" if rest <= tolerance else "other"
+
+
+def _as_patterns(network: HAM, layer: str, patterns: Any) -> np.ndarray:
+    """The patterns as rows."""
+    if layer not in network.layers:
+        raise ValueError(f"classify: `layer` {layer!r} is not among the layers {network.names}.")
+    array, shape = np.asarray(as_float_array("classify", "patterns", patterns), np.float64), network.layers[layer].shape
+    if array.shape[1:] != shape or array.ndim == 0 or len(array) == 0:
+        raise ValueError(f"classify: `patterns` must have shape (P, *{shape}), got {array.shape}.")
+    rows = array.reshape(len(array), -1)
+    if not np.all(np.linalg.norm(rows, axis=1) > 0):
+        raise ValueError("classify: a pattern of zeros has no direction; leave it out.")
+    return rows
+
+
+def _mixture(patterns: np.ndarray, g: np.ndarray, steps: int = 1000) -> np.ndarray:
+    """The non-negative combination of the rows that is nearest to `g`, by projected gradient steps with momentum."""
+    size = np.linalg.norm(patterns, 2) ** 2
+    w = ahead = np.zeros(len(patterns))
+    t = 1.0
+    for _ in range(steps):
+        new = np.maximum(ahead - patterns @ (ahead @ patterns - g) / size, 0)
+        if np.dot(ahead - new, new - w) > 0:
+            t = 1.0
+        later = (1 + np.sqrt(1 + 4 * t * t)) / 2
+        w, ahead, t = new, new + (t - 1) / later * (new - w), later
+    return w
+
+
+def _rates(problem: Problem) -> tuple[np.ndarray, int]:
+    """The eigenvalues of `1 - J H` on the range of `H`, and the dimension of its null space."""
+    free = np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(problem.hold(_ones(problem)))]) > 0
+    hessian, current = (m[np.ix_(free, free)] for m in _derivatives(problem))
+    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+    felt = values > 1e-6 * np.max(values, initial=0)
+    whitened = vectors[:, felt] / np.sqrt(values[felt])
+    product = whitened.T @ (hessian @ current) @ whitened
+    return np.linalg.eigvalsh(np.eye(int(felt.sum())) - (product + product.T) / 2), int(np.sum(~felt))
+
+
+def _ones(problem: Problem) -> State:
+    return {name: jnp.ones_like(x) for name, x in problem.start.items()}
+
+
+@eqx.filter_jit
+def _derivatives(problem: Problem) -> tuple[Any, Any]:
+    """`H` and `J H` in the carried layers, as matrices."""
+    flat, unravel = jax.flatten_util.ravel_pytree(problem.start)
+    joined = lambda state: jax.flatten_util.ravel_pytree(state)[0]  # noqa: E731
+    hessian = jax.jacfwd(lambda x: joined(activations_of(problem.network, unravel(x))))(flat)
+    return hessian, jax.jacfwd(lambda x: joined(problem.drive(unravel(x))))(flat)
