@@ -259,10 +259,10 @@ def _scaled_exponentials(
 
 def _log_of_sum(z: FloatArray, exponentials: FloatArray, axes: tuple[int, ...]) -> FloatArray:
     """`log sum exp(z)` for `max z = 0`, to full relative precision where the rest is small against the largest."""
-    largest = z == 0
-    others = jnp.sum(jnp.where(largest, jnp.zeros_like(z), exponentials), axis=axes, keepdims=True)
-    ties = jnp.sum(largest.astype(z.dtype), axis=axes, keepdims=True) - 1
-    return jnp.log1p(ties + others)
+    total = jnp.sum(exponentials, axis=axes, keepdims=True)
+    others = jnp.sum(jnp.where(exponentials < 1, exponentials, jnp.zeros_like(z)), axis=axes, keepdims=True)
+    # Below 2 only one is the largest; from there on the logarithm itself loses nothing.
+    return jnp.where((total >= 1) & (total < 2), jnp.log1p(others), jnp.log(total))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -302,6 +302,15 @@ def _log_sum_exp_jvp(axes, primals, tangents):
     (x, beta), (dx, dbeta) = primals, tangents
     slope = jnp.sum(softmax(x, beta, axes) * dx, axis=axes, keepdims=True)
     return log_sum_exp(x, beta, axes), slope + softmax_energy(x, beta, axes) / beta * dbeta
+
+
+def rough_log_sum_exp(x: FloatArray, beta: Scalar, axes: tuple[int, ...]) -> FloatArray:
+    """[`log_sum_exp`][] to a few units in the last place of `max |x| + 1 / beta`, and not of a value near zero.
+
+    It shares all passes over `x` with [`softmax`][]; the precise one takes two of its own.
+    """
+    top, _, exponentials = _scaled_exponentials(x, beta, axes)
+    return top + jnp.log(jnp.sum(exponentials, axis=axes, keepdims=True)) / beta
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))

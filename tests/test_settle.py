@@ -226,9 +226,12 @@ NETWORKS: dict[str, Callable[[], tuple[dict, list]]] = {
     "softmax memory": lambda: _memory(lagrangians.Softmax(2.0)),
     "user": lambda: (
         {"u": lambda a, b: _cross({"a": a, "b": b}), "ac": synapses.Dense(C)},
-        [("ab", "u"), ("ac", "ac")],
+        [(("a", "b"), "u"), (("a", "c"), "ac")],
     ),
-    "itself": lambda: ({"s": synapses.Dense(-5 * SELF), "ab": synapses.Dense(A)}, [("aa", "s"), ("ab", "ab")]),
+    "itself": lambda: (
+        {"s": synapses.Dense(-5 * SELF), "ab": synapses.Dense(A)},
+        [(("a", "a"), "s"), (("a", "b"), "ab")],
+    ),
     "no synapse": lambda: ({}, []),
 }
 
@@ -260,7 +263,9 @@ def test_against_a_minimiser(name: str, x64: None) -> None:
     """The state of rest is a minimum of the energy as SciPy finds it from there, whatever the curvature."""
     network = _three(*NETWORKS[name]())
     start = network.init_state(key=jax.random.key(3))
-    settled = hl.settle(network, start, rtol=1e-10, atol=1e-10)
+    # Steps that backtrack see the energy to its rounding, eps, and so the force to about the root of it.
+    tolerance = 1e-6 if name in ("user", "itself") else 1e-10
+    settled = hl.settle(network, start, rtol=tolerance, atol=tolerance)
     g = [np.asarray(network.activations(settled.state)[layer]) for layer in "abc"]
     np.testing.assert_allclose(settled.energy, _energy_of_activations(name, *g), atol=1e-10)
     y = np.concatenate([np.arctanh(g[0]), np.log(g[1] / (1 - g[1])), g[2]])
@@ -270,7 +275,9 @@ def test_against_a_minimiser(name: str, x64: None) -> None:
 
     found = scipy.optimize.minimize(objective, y + _random(9, seed=28, scale=0.03), method="BFGS", tol=1e-9)
     np.testing.assert_allclose(found.fun, settled.energy, atol=1e-8)
-    np.testing.assert_allclose(found.x, y, atol=1e-3)
+    # As activations: BFGS stops with saturated neurons anywhere on the plateau of its objective.
+    at = np.concatenate([np.tanh(found.x[:3]), 1 / (1 + np.exp(-found.x[3:7])), found.x[7:]])
+    np.testing.assert_allclose(at, np.concatenate(g), atol=1e-3)
     assert float(settled.energy) <= float(network.energy(start))
     _assert_honest(network, settled, {}, {})
 
@@ -481,28 +488,34 @@ def _drawn(data: st.DataObject, dtype: Any) -> tuple:
     return [jnp.asarray(i) for i in which], weights, biases, start, masks
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("template", ["chain", "triangle", "unknown"])
+@pytest.mark.parametrize(
+    ("template", "dtype", "acceleration"),
+    [
+        pytest.param("chain", np.float32, hl.Nesterov(), id="chain"),
+        pytest.param("triangle", np.float64, hl.Nesterov(), id="triangle"),
+        pytest.param("unknown", np.float32, hl.Anderson(), id="unknown curvature"),
+        pytest.param("unknown", np.float64, hl.Nesterov(), id="unknown curvature, double", marks=pytest.mark.slow),
+        pytest.param("chain", np.float64, hl.Anderson(), id="chain, double", marks=pytest.mark.slow),
+        pytest.param("triangle", np.float32, None, id="triangle, plain", marks=pytest.mark.slow),
+    ],
+)
 @hypothesis.given(data=st.data())
-def test_the_energy_never_rises(template: str, dtype: Any, data: st.DataObject) -> None:
+def test_the_energy_never_rises(template: str, dtype: Any, acceleration: Any, data: st.DataObject) -> None:
     """Any convex Lagrangians, thresholds, clamps and weights; bounded below or not, as the steps are few."""
     with precision(dtype):
         which, weights, biases, start, masks = _drawn(data, dtype)
         network = _hypergraph(which, weights, biases, template)
-        for method in (
-            (hl.BlockDescent(), hl.BlockDescent(hl.Anderson())) if dtype == np.float64 else (hl.BlockDescent(),)
-        ):
-            before, path, outcome, magnitude, begin = _descend(network, start, masks, method)
-            if not np.isfinite(before):
-                continue
-            kept, measured = (np.asarray(a, np.float64) for a in path)
-            unit = eps(dtype) * max(float(magnitude), 1.0, *np.abs(kept[np.isfinite(kept)]), abs(float(before)))
-            assert np.all(kept <= float(before) + 32 * unit), "above the start"
-            assert np.all(np.diff(kept) <= 32 * unit), "a step up"
-            np.testing.assert_allclose(kept, measured, atol=64 * unit)
-            for name, mask in masks.items():
-                if name in outcome.carried:
-                    np.testing.assert_array_equal(outcome.carried[name][mask], begin[name][mask])
+        before, path, outcome, magnitude, begin = _descend(network, start, masks, hl.BlockDescent(acceleration))
+        hypothesis.assume(np.isfinite(before))
+        kept, measured = (np.asarray(a, np.float64) for a in path)
+        largest = max(1.0, float(magnitude), abs(float(before)), *np.abs(kept[np.isfinite(kept)]))
+        bound = 32 * eps(dtype) * largest
+        assert np.all(kept <= float(before) + bound), "above the start"
+        assert np.all(np.diff(kept) <= bound), "a step up"
+        np.testing.assert_allclose(kept, measured, atol=2 * bound)
+        for name, mask in masks.items():
+            if name in outcome.carried:
+                np.testing.assert_array_equal(outcome.carried[name][mask], begin[name][mask])
 
 
 def test_all_lagrangians_are_among_those_tried() -> None:

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -68,6 +69,12 @@ def _flat(tree: Any) -> np.ndarray:
     return np.asarray(ravel_pytree(eqx.filter(tree, eqx.is_inexact_array))[0], np.float64)
 
 
+def _unflat(vector: np.ndarray) -> tuple:
+    """A derivative in the shape of the large network's parameters."""
+    arrays, statics = eqx.partition(_everything(), eqx.is_inexact_array)
+    return eqx.combine(ravel_pytree(arrays)[1](jnp.asarray(vector)), statics)
+
+
 def _gradient(params: Any, gradient: Any, loss: Callable = _loss, **options: Any) -> np.ndarray:
     found = eqx.filter_jit(eqx.filter_grad(lambda p: loss(p, gradient, **options)))(params)
     return _flat(eqx.combine(found, jax.tree.map(jnp.zeros_like, eqx.filter(params, eqx.is_inexact_array))))
@@ -102,16 +109,33 @@ MODES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "conjugate gradients",
+        pytest.param("gmres", marks=pytest.mark.slow),
+        pytest.param("unrolled", marks=pytest.mark.slow),
+        "truncated",
+        "equilibrium propagation",
+    ],
+)
 def test_against_finite_differences(name: str, reference: np.ndarray, x64: None) -> None:
     """Weights, patterns, thresholds, beta, tau, inputs, clamped values and start, in float64."""
-    assert _error(_gradient(_everything(), MODES[name]()), reference) < 1e-6
+    found = _gradient(_everything(), MODES[name]())
+    assert _error(found, reference) < 1e-6
+    network, start, _ = _unflat(found)
+    for layer in network.layers.values():
+        assert float(layer.tau) == 0  # time constants do not move a state of rest
+    np.testing.assert_array_equal(start["v"][~MASK], 0)  # nor does a free start
+    assert np.all(start["v"][MASK] != 0)
 
 
 @pytest.mark.parametrize(
     ("gradient", "tolerance"),
-    [(hl.Implicit, 1e-3), (lambda: hl.EquilibriumPropagation(0.03), 1e-2)],
-    ids=["implicit", "equilibrium propagation"],
+    [
+        pytest.param(hl.Implicit, 1e-3, id="implicit"),
+        pytest.param(lambda: hl.EquilibriumPropagation(0.03), 1e-2, id="propagation", marks=pytest.mark.slow),
+    ],
 )
 def test_in_single_precision(gradient: Any, tolerance: float, reference: np.ndarray) -> None:
     """Equilibrium propagation divides rounding errors by its nudge, and is of second order in it."""
@@ -119,20 +143,7 @@ def test_in_single_precision(gradient: Any, tolerance: float, reference: np.ndar
     assert _error(found, reference) < tolerance
 
 
-def test_time_constants_and_free_starts_have_no_gradient(x64: None) -> None:
-    params = _everything()
-    params = (params[0], params[0].complete(params[1]), params[2])
-    for gradient in (hl.Implicit(), hl.EquilibriumPropagation(1e-4)):
-        network, start, _ = eqx.filter_jit(eqx.filter_grad(lambda p, g=gradient: _loss(p, g)))(params)
-        for layer in network.layers.values():
-            np.testing.assert_array_equal(0.0 if layer.tau is None else layer.tau, 0.0)
-        np.testing.assert_array_equal(np.asarray(start["v"])[~MASK], 0)
-        assert np.all(np.asarray(start["v"])[MASK] != 0)
-        for name in ("h", "y"):
-            np.testing.assert_array_equal(0.0 if start[name] is None else start[name], 0.0)
-
-
-def _rough(convex: bool = True) -> tuple:
+def _rough() -> tuple:
     """A triangle with dead neurons, a norm, a softmax, a synapse of unknown curvature and one that serves twice."""
     layers = {
         "a": hl.Layer(lagrangians.LayerNorm(0.8, delta=0.1, eps=0.3), (2, 3)),
@@ -151,7 +162,9 @@ def _quartic(g: jax.Array) -> jax.Array:
     return 0.05 * jnp.sum(g**4) + 0.1 * jnp.sum(jnp.sin(g))
 
 
-@pytest.mark.parametrize("name", ["conjugate gradients", "equilibrium propagation"])
+@pytest.mark.parametrize(
+    "name", ["conjugate gradients", pytest.param("equilibrium propagation", marks=pytest.mark.slow)]
+)
 def test_flat_directions_and_shared_weights(name: str, x64: None) -> None:
     """Dead rectified neurons, normalised layers, softmax: singular Hessians; one weight in two places; damped steps."""
     params = _rough()
@@ -163,7 +176,7 @@ def test_flat_directions_and_shared_weights(name: str, x64: None) -> None:
 
 @functools.cache
 def _rough_reference() -> np.ndarray:
-    return _finite_differences(_rough(), clamp=None)
+    return _finite_differences(_rough(), clamp=None)  # both tests run in float64
 
 
 SMALL: dict[str, Any] = {
@@ -200,7 +213,9 @@ def _held_loss(params: Any, gradient: Any) -> jax.Array:
     return jnp.sum(jnp.sin(network.activations(settled.state)["y"])) + jnp.sum(settled.state["v"] ** 2)
 
 
-@pytest.mark.parametrize("name", ["conjugate gradients", "equilibrium propagation"])
+@pytest.mark.parametrize(
+    "name", ["equilibrium propagation", pytest.param("conjugate gradients", marks=pytest.mark.slow)]
+)
 def test_values_of_a_layer_held_whole(name: str, x64: None) -> None:
     network, start, _ = _everything()
     params = (network, start, None)
@@ -379,8 +394,8 @@ def test_the_derivative_does_not_depend_on_the_method(small: np.ndarray, x64: No
     "method",
     [
         pytest.param(hl.BlockDescent(None), id="plain"),
-        pytest.param(hl.BlockDescent(hl.Anderson()), id="anderson"),
-        pytest.param(hl.Synchronous(), id="synchronous"),
+        pytest.param(hl.BlockDescent(hl.Anderson()), id="anderson", marks=pytest.mark.slow),
+        pytest.param(hl.Synchronous(), id="synchronous", marks=pytest.mark.slow),
         pytest.param(hl.Optimistix(optx.FixedPointIteration(1e-14, 1e-14)), id="optimistix"),
     ],
 )
@@ -391,8 +406,6 @@ def test_unrolled_goes_through_every_method(method: Any, small: np.ndarray, x64:
 
 @pytest.mark.slow
 def test_unrolled_goes_through_the_dynamics(small: np.ndarray, x64: None) -> None:
-    import diffrax
-
     method = hl.Integrate(100.0, stepsize_controller=diffrax.PIDController(rtol=1e-9, atol=1e-11, dtmax=0.5))
     options = {"rtol": 1e-7, "atol": 1e-8, "max_steps": 4096}
     assert _error(_gradient(_small(), hl.Unrolled(), method=method, **options), small) < 1e-4

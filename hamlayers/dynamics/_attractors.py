@@ -229,7 +229,9 @@ def _as_patterns(network: HAM, layer: str, patterns: Any) -> np.ndarray:
         raise ValueError(f"classify: `layer` {layer!r} is not among the layers {network.names}.")
     array, shape = np.asarray(as_float_array("classify", "patterns", patterns), np.float64), network.layers[layer].shape
     if array.shape[1:] != shape or array.ndim == 0 or len(array) == 0:
-        raise ValueError(f"classify: `patterns` must have shape (P, *{shape}), got {array.shape}.")
+        raise ValueError(
+            f"classify: `patterns` must have shape ({', '.join(['P', *map(str, shape)])}), got {array.shape}."
+        )
     rows = array.reshape(len(array), -1)
     if not np.all(np.linalg.norm(rows, axis=1) > 0):
         raise ValueError("classify: a pattern of zeros has no direction; leave it out.")

@@ -80,7 +80,9 @@ def basin_radius(
     for name, count in (("samples", samples), ("iterations", iterations)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"basin_radius: `{name}` must be an int of at least 1, got {count!r}.")
-    attractor = settle(network, pattern, **(options | {"throw": True})).state
+    loud: dict[str, Any] = options | {"throw": True}
+    quiet: dict[str, Any] = options | {"throw": False}
+    attractor = settle(network, pattern, **loud).state
     given = network.check_state(pattern, partial=True)
     steps = _directions(network, given, options.get("clamp"), key, samples)
 
@@ -88,7 +90,7 @@ def basin_radius(
     def recalled(network: HAM, radius: Scalar) -> Array:
         def one(step: State) -> Array:
             start = {name: x + radius.astype(x.dtype) * step[name] for name, x in given.items()}
-            settled = settle(network, start, **(options | {"throw": False}))
+            settled = settle(network, start, **quiet)
             return settled.converged & _near(network, settled.state, attractor, tolerance)
 
         return jnp.mean(jax.vmap(one)(steps).astype(jnp.float32))
@@ -114,7 +116,7 @@ def _directions(network: HAM, given: State, clamp: Any, key: PRNGKeyArray, sampl
         raise ValueError("basin_radius: `pattern` is zero wherever it is not clamped, so it has no size to go by.")
     keys = jax.random.split(key, len(given))
     noise = {
-        name: free[name] * jax.random.normal(k, (samples, *x.shape), x.dtype)
+        name: jnp.broadcast_to(free[name], (samples, *x.shape)) * jax.random.normal(k, (samples, *x.shape), x.dtype)
         for k, (name, x) in zip(keys, given.items(), strict=True)
     }
     norms = np.sqrt(sum(np.sum(np.square(np.asarray(x, float)).reshape(samples, -1), axis=1) for x in noise.values()))

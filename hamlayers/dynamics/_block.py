@@ -89,6 +89,10 @@ class BlockDescent(AbstractMethod):
         """Sweep until every layer is at rest."""
         start = problem.start
         dtype = jax.eval_shape(problem.energy, start).dtype
+        # Carrying the eliminated layers along costs a pass over them in every sweep, as much as some 20 carried neurons
+        # cost by their weights; completing the state at the end costs those of all. And no loop should store them.
+        neurons = sum(x.size for x in start.values())
+        worthwhile = neurons >= 256 and not isinstance(loop, CheckpointedLoop)
         init = _Iterate(
             trial=start,
             plain=jnp.ones((), bool),
@@ -100,26 +104,33 @@ class BlockDescent(AbstractMethod):
             residual=jnp.asarray(jnp.inf, widest_dtype(dtype)),
             steps=jnp.zeros((), jnp.int32),
             status=jnp.asarray(RUNNING, jnp.int32),
-            # A loop that stores its states should not store these.
-            eliminated=None if isinstance(loop, CheckpointedLoop) else problem.start_eliminated,
+            eliminated=problem.start_eliminated if worthwhile else None,
         )
 
         def running(at: _Iterate) -> Any:
             return anywhere((at.status == RUNNING) & (at.steps < max_steps))
 
         end = loop(running, lambda at: self._step(problem, tolerances, at), init, max_steps)
-        eliminated = end.eliminated
-        if eliminated:
+        if end.eliminated:
             # Who has not converged may have been evaluated last at a point that was not kept.
             lost = anywhere(end.status != CONVERGED)
             eliminated = jax.lax.cond(lost, lambda: problem.eliminate(end.accepted), lambda: end.eliminated)
-        return Outcome(end.accepted, end.energy, end.residual, end.steps, end.status, eliminated)
+        else:
+            eliminated = problem.eliminate(end.accepted)
+        energy = end.energy
+        if not self._needs_energy(tolerances):
+            energy = problem.energy_of(problem.assemble(end.accepted, eliminated)).astype(dtype)
+        return Outcome(end.accepted, energy, end.residual, end.steps, end.status, eliminated)
+
+    def _needs_energy(self, tolerances: Tolerances) -> bool:
+        """Whether a sweep must know its energy: plain ones need not, by theorem or by their own backtracking."""
+        return self.acceleration is not None or tolerances.energy_atol is not None
 
     def _step(self, problem: Problem, tolerances: Tolerances, at: _Iterate) -> _Iterate:
         going = at.status == RUNNING
         evaluation = problem.evaluate(at.trial)
         image = problem.sweep(at.trial, evaluation)
-        energy = evaluation.energy
+        energy = evaluation.energy if self._needs_energy(tolerances) else jnp.zeros_like(at.energy)
         rest, residual = force_test(problem, at.trial, evaluation.target, tolerances)
         finite = all_finite(image) & jnp.isfinite(energy) & jnp.isfinite(residual)
         kept = going & finite & (at.plain | (energy <= at.lowest + rounding(evaluation)))
@@ -143,7 +154,7 @@ class BlockDescent(AbstractMethod):
             memory=memory,
             energy=jnp.where(kept, energy, at.energy),
             lowest=jnp.where(kept, jnp.minimum(energy, at.lowest), at.lowest),
-            residual=jnp.where(kept, residual, at.residual),
+            residual=jnp.where(kept, residual.astype(at.residual.dtype), at.residual),
             steps=at.steps + going.astype(jnp.int32),
             status=status,
             eliminated=None if at.eliminated is None else evaluation.eliminated,

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from .._network import HAM, activations_of, drive_of, synapse_energy
-from .._numerics import widest_dtype
-from .._typing import Scalar, State
+from .._numerics import rough_log_sum_exp, widest_dtype, working_dtype
+from .._typing import FloatArray, Scalar, State
+from ..lagrangians import AbstractLagrangian, Softmax
 from ._clamp import Frozen, driven_energy, hold
 from ._schedule import Kind, Schedule, schedule, touching
 
@@ -114,14 +115,16 @@ class Problem(eqx.Module):
         fixed = {name: value for name, value in g.items() if name not in carried}
         own = {name: g[name] for name in carried}
         target = self._driven(jax.grad(lambda own: -synapse_energy(self.network, fixed | own))(own))
-        terms = self._energy_terms(state, g)
-        dtype = widest_dtype(*(term.dtype for term in terms))
-        stacked = jnp.stack([term.astype(dtype) for term in terms])
+        stacked = self._energy_terms(state, g)
         eliminated = {name: state[name] for name in self.schedule.eliminated}
         return Evaluation(target, jnp.sum(stacked), jnp.sum(jnp.abs(stacked)), eliminated)
 
-    def _energy_terms(self, state: State, g: State) -> list[Scalar]:
-        """Scalars that add up to the energy, the eliminated layers being at their best.
+    def energy_of(self, state: State) -> Scalar:
+        """The energy of a full state, the eliminated layers being at their best."""
+        return jnp.sum(self._energy_terms(state, activations_of(self.network, state)))
+
+    def _energy_terms(self, state: State, g: State) -> Float[Array, " terms"]:
+        """Numbers that add up to the energy, the eliminated layers being at their best.
 
         There a layer, with its currents and its synapses, which are linear in it, has the energy
         `<x, g> - L(x - b) - <u, g> - <I, g> = -L(x - b)`: one pass over its neurons where the definition takes five.
@@ -132,12 +135,14 @@ class Problem(eqx.Module):
         for name, x in state.items():
             layer = self.network.layers[name]
             if name in best:
-                terms += [-layer.lagrangian(x if layer.bias is None else x - layer.bias.astype(x.dtype))]
+                terms += [-_value(layer.lagrangian, x if layer.bias is None else x - layer.bias.astype(x.dtype))]
             else:
                 terms += [layer.energy(x)]
                 terms += [-jnp.sum(u.astype(x.dtype) * g[name]) for other, u in self.currents.items() if other == name]
         others = [c for c in self.network.connections if not set(c[0]) & set(best)]
-        return [*terms, synapse_energy(self.network, g, others)] if others else terms
+        terms += [synapse_energy(self.network, g, others)] if others else []
+        dtype = widest_dtype(*(term.dtype for term in terms))
+        return jnp.stack([term.astype(dtype) for term in terms])
 
     def sweep(self, carried: State, evaluation: Evaluation) -> State:
         """One update of every class, given the evaluation at the carried state.
@@ -221,6 +226,14 @@ def problem_of(
 def rounding(evaluation: Evaluation) -> Scalar:
     """How far rounding alone may move an energy: 8 units in the last place of the sum of its terms' magnitudes."""
     return 8 * jnp.finfo(evaluation.energy.dtype).eps * evaluation.scale
+
+
+def _value(lagrangian: AbstractLagrangian, x: FloatArray) -> Scalar:
+    """`L(x)`, to the rounding error of an energy, which for the most common hidden layer comes with its activation."""
+    if isinstance(lagrangian, Softmax) and working_dtype(x.dtype) == x.dtype:
+        axes = lagrangian.coupled_axes(x.shape)
+        return jnp.sum(rough_log_sum_exp(x, lagrangian.parameter("beta", x), axes))
+    return lagrangian(x)
 
 
 def _between(origin: State, target: State, a: Scalar) -> State:

@@ -134,8 +134,8 @@ def _as_classes(order: Any, free: Sequence[str], neighbours: Mapping[str, set[st
 
 def as_order(order: Any) -> tuple[tuple[str, ...], ...]:
     """The classes that an `order` names, as tuples; `TypeError` for anything but names and tuples of names."""
-    entries = order if isinstance(order, (tuple, list)) else (None,)
-    classes = [(entry,) if isinstance(entry, str) else entry for entry in entries]
+    entries: Any = order if isinstance(order, (tuple, list)) else (None,)
+    classes: list[Any] = [(entry,) if isinstance(entry, str) else entry for entry in entries]
     if not all(isinstance(c, (tuple, list)) and c and all(isinstance(name, str) for name in c) for c in classes):
         raise TypeError(f"settle: `order` must be a sequence of layer names or of tuples of them, got {order!r}.")
     return tuple(tuple(members) for members in classes)

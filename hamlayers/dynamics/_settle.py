@@ -18,7 +18,7 @@ from ._implicit import Implicit
 from ._integrate import RESULTS, prepare
 from ._method import CONVERGED, AbstractMethod, Tolerances
 from ._problem import problem_of
-from ._schedule import as_order
+from ._schedule import as_order, touching
 
 
 @final
@@ -190,7 +190,9 @@ def _raise_on_failure(network: HAM, settled: Settled, throw: bool | Literal["ins
     sizes = _sizes(network, settled.state)
     largest = max(sizes.values())
     if settled.result == RESULTS.nonfinite_state or not largest < 1e8:
-        grown = [name for name, size in sizes.items() if not size < 1e-3 * largest]
+        fastest = [name for name, size in sizes.items() if not size < 1e-3 * largest]
+        driven = {name for members, _ in touching(network, fastest) for name in members}
+        grown = [name for name in network.names if name in driven or name in fastest]
         raise RuntimeError(
             f"settle: the states of the layers {grown} grow without bound: the energy is unbounded below for these "
             f"Lagrangians and weights, or an input is not finite ({figures})."

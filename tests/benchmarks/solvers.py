@@ -25,14 +25,14 @@ BATCH = 64
 
 
 def _digits(tiny: bool) -> np.ndarray:
-    """Centred digits of unit norm, or random patterns."""
+    """Digits, or random patterns, around their mean and of unit norm."""
     if tiny or not importlib.util.find_spec("sklearn"):
         images = np.random.default_rng(0).normal(size=(20, 64))
     else:
         from sklearn.datasets import load_digits
 
         images = load_digits().data
-    images = images - images.mean(axis=1, keepdims=True)
+    images = images - images.mean(axis=0)  # a hidden pixel is then at its mean
     return np.asarray(images / np.linalg.norm(images, axis=1, keepdims=True), np.float32)
 
 

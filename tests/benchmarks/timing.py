@@ -61,6 +61,6 @@ def seconds(values: np.ndarray) -> str:
     """The median of some times in a readable unit."""
     value = float(np.median(values))
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if value >= size:
+        if value >= 0.9995 * size:
             return f"{value / size:.3g} {unit}"
     return f"{value / 1e-6:.3g} us"
