@@ -233,7 +233,7 @@ def _allowance(network: hl.HAM, inputs: dict, states: dict) -> jax.Array:
     return jax.vmap(allowed)(states)
 
 
-@pytest.mark.parametrize("metric", ["activation", "state"])
+@pytest.mark.parametrize("metric", ["activation", pytest.param("state", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("group", range(len(GROUPS)))
 @hypothesis.given(
     seed=st.integers(0, 2**32 - 1),
