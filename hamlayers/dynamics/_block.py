@@ -117,20 +117,13 @@ class BlockDescent(AbstractMethod):
             eliminated = jax.lax.cond(lost, lambda: problem.eliminate(end.accepted), lambda: end.eliminated)
         else:
             eliminated = problem.eliminate(end.accepted)
-        energy = end.energy
-        if not self._needs_energy(tolerances):
-            energy = problem.energy_of(problem.assemble(end.accepted, eliminated)).astype(dtype)
-        return Outcome(end.accepted, energy, end.residual, end.steps, end.status, eliminated)
-
-    def _needs_energy(self, tolerances: Tolerances) -> bool:
-        """Whether a sweep must know its energy: plain ones need not, by theorem or by their own backtracking."""
-        return self.acceleration is not None or tolerances.energy_atol is not None
+        return Outcome(end.accepted, end.energy, end.residual, end.steps, end.status, eliminated)
 
     def _step(self, problem: Problem, tolerances: Tolerances, at: _Iterate) -> _Iterate:
         going = at.status == RUNNING
         evaluation = problem.evaluate(at.trial)
         image = problem.sweep(at.trial, evaluation)
-        energy = evaluation.energy if self._needs_energy(tolerances) else jnp.zeros_like(at.energy)
+        energy = evaluation.energy
         rest, residual = force_test(problem, at.trial, evaluation.target, tolerances)
         finite = all_finite(image) & jnp.isfinite(energy) & jnp.isfinite(residual)
         kept = going & finite & (at.plain | (energy <= at.lowest + rounding(evaluation)))
