@@ -126,8 +126,8 @@ def make_table(grid: SplineGrid, splines: Splines) -> Table:
 def _materialise(columns: list[Float[Array, "r"]]) -> Float[Array, "c r"]:
     """The columns, unchanged, as one array that is computed once.
 
-    XLA would otherwise compute an entry of the table anew for every element that looks it up, at ten times the cost of
-    all the rest. It fuses no scatter into what uses it, while it ignores an `optimization_barrier` here and takes apart
+    XLA would otherwise compute an entry of the table anew for every element that looks it up, at seven times the cost
+    of the whole. It fuses no scatter into what uses it, while it ignores an `optimization_barrier` here and takes apart
     a product with the identity.
     """
     stacked = jnp.stack(columns)
