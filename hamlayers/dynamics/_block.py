@@ -53,8 +53,9 @@ class BlockDescent(AbstractMethod):
 
     For synapses that are affine in the activations of the class this minimises the energy over the class exactly; for
     concave ones it is a majorise-minimise (CCCP) step; where neither is known, or a layer connects to itself, the step
-    is halved until the energy falls or, near rest where rounding hides that, its slope does not turn up. So the energy never rises, whatever the weights, thresholds and time
-    constants, and there is no step size to choose. With a memory of softmax neurons one sweep is one step of attention.
+    is halved until the energy falls or, near rest where rounding hides that, until its slope does not turn up. So the
+    energy never rises, whatever the weights, thresholds and time constants, and there is no step size to choose. With a
+    memory of softmax neurons one sweep is one step of attention.
 
     An accelerated point is kept only if its energy is finite and not above the lowest so far (to the rounding error of
     the energy, 8 units in the last place of the sum of its terms' magnitudes); otherwise the plain sweep is taken and
