@@ -81,18 +81,22 @@ for row, title in zip(rows, ("asked", "settled"), strict=True):
 # %% [markdown]
 # ## What is in it
 #
-# Half a digit is a hard question: some answers are one stored digit, others a blend of the few that share that half.
-# `classify` says which, and how many patterns take part.
+# A state of rest is one stored digit, or a blend of the few that share the half that was seen: the more, the lower
+# `beta`. `classify` says which, and how many patterns take part.
 
 # %%
-kinds = [hl.classify(network, {"image": x}, patterns) for x in settled.state["image"][:16]]
-for kind in kinds[:8]:
-    print(f"{kind.kind:8s} nearest {kind.pattern:4d} at {kind.distance:.3f}, {kind.participants:.1f} patterns")
-assert {kind.kind for kind in kinds} <= {"pattern", "mixture"}
+for beta in (100.0, 20.0):
+    blurred = memory(beta)
+    found = [hl.classify(blurred, {"image": x}, patterns) for x in settle_all(blurred, queries[:8]).state["image"]]
+    for kind in found:
+        print(
+            f"beta {beta:3.0f}: {kind.kind:8s} nearest {kind.pattern:4d} at {kind.distance:.3f}, "
+            f"{kind.participants:.1f} patterns"
+        )
+    assert sum(kind.kind == "mixture" for kind in found) == (0 if beta == 100.0 else 7)
 
 # %% [markdown]
-# The lower `beta`, the more patterns blend, until a single state of rest is left. `attractors` counts the distinct
-# ones.
+# In the end a single state of rest is left. `attractors` counts the distinct ones.
 
 # %%
 counts = []
