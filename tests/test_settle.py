@@ -280,6 +280,16 @@ def test_against_a_minimiser(name: str, x64: None) -> None:
     _assert_honest(network, settled, {}, {})
 
 
+@pytest.mark.parametrize("acceleration", [None, hl.Nesterov(), hl.Anderson()])
+def test_steps_that_backtrack_come_to_rest(acceleration: Any) -> None:
+    """By the energy alone, float32 would tell a step down from a step up only to a force of some 1e-3."""
+    network = _three(*NETWORKS["itself"]())
+    start = network.init_state(key=jax.random.key(3), dtype=jnp.float32)
+    settled = hl.settle(network, start, method=hl.BlockDescent(acceleration), rtol=1e-6, atol=1e-6)
+    assert settled.energy.dtype == np.float32
+    assert float(settled.energy) <= float(network.energy(start))
+
+
 def test_single_layers(x64: None) -> None:
     alone = hl.HAM({"x": hl.TanhLayer(3)})
     settled = hl.settle(alone, {"x": np.array([3.0, -2.0, 1.0])}, inputs={"x": 0.5})
