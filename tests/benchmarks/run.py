@@ -15,7 +15,7 @@ import platform
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-BENCHMARKS = ("velocity", "imports", "compilation", "solvers")
+BENCHMARKS = ("velocity", "imports", "compilation", "solvers", "settling", "settling_gradients")
 
 
 def main() -> None:
