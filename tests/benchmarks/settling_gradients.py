@@ -169,7 +169,7 @@ def _time_and_memory(name: str, patterns: np.ndarray, beta: float, batch: int, r
     return markdown(f"Gradient, {name}, beta {beta:g}, batch {batch}", header, rows)
 
 
-def _memory_by_limit(patterns: np.ndarray, beta: float, batch: int, limits: tuple[int, int]) -> str:
+def _memory_by_limit(patterns: np.ndarray, beta: float, batch: int, limits: tuple[int, int], count: int) -> str:
     arguments = jnp.asarray(patterns.T), jnp.asarray(half_hidden(patterns[:batch])), jnp.asarray(patterns[:batch])
     shape = patterns.T.shape
     ways = {
@@ -179,7 +179,7 @@ def _memory_by_limit(patterns: np.ndarray, beta: float, batch: int, limits: tupl
         "`Unrolled(checkpoint=max_steps)`": None,
     }
     rows = []
-    for name, way in ways.items():
+    for name, way in list(ways.items())[:count]:
         sizes = [
             _temporaries(
                 jax.value_and_grad(settle_loss(beta, shape, gradient=way or hl.Unrolled(most), most=most)), arguments
@@ -271,6 +271,6 @@ def tables(*, tiny: bool) -> Iterator[str]:
             yield _time_and_memory("10,000 x 784 random", random_patterns(tiny=False), beta, BATCH, (5, 1))
     batch = 3 if tiny else BATCH
     limits = (5, 50) if tiny else (50, 5000)
-    yield _memory_by_limit(digits(tiny=tiny, centred=False), 30.0, batch, limits)
+    yield _memory_by_limit(digits(tiny=tiny, centred=False), 30.0, batch, limits, 2 if tiny else 4)
     yield _errors((30.0,) if tiny else (30.0, 100.0), batch, tiny)
     yield _compilation(1 if tiny else 7)
