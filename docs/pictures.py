@@ -25,6 +25,15 @@ from hamlayers.__main__ import main as command
 IMAGES = Path(__file__).resolve().parent / "images"
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 BLUE, VERMILION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
+STYLES = (
+    {"color": ORANGE, "linestyle": ":"},
+    {"color": "0.6", "linestyle": "--"},
+    {"color": "0.6", "linestyle": "-."},
+    {"color": "0.2", "linestyle": "--"},
+    {"color": VERMILION},
+    {"color": GREEN},
+    {"color": BLUE, "linewidth": 2.0},
+)
 PLACES = jnp.asarray([[1.0, 0.2], [-0.6, 0.9], [-0.3, -1.0]])
 
 
@@ -227,9 +236,57 @@ def beta() -> None:
     _save("beta")
 
 
+def settling() -> None:
+    """How far every method's energy is above that at rest: one half-hidden digit, a mixture of many at beta = 30."""
+    images = load_digits().data
+    images = np.asarray(images - images.mean(axis=0), np.float32)
+    patterns = images / np.linalg.norm(images, axis=1, keepdims=True)
+    network = hl.HAM(
+        {"image": hl.IdentityLayer(64), "memory": hl.SoftmaxLayer(len(patterns), beta=30.0)},
+        synapses={"recall": synapses.Dense(patterns.T)},
+        connections=[(("image", "memory"), "recall")],
+    )
+    start = network.complete({"image": np.where(np.arange(64) < 32, patterns[7], np.float32(0.0))})
+
+    with jax.enable_x64(True):
+        network, start = (jax.tree.map(lambda x: x.astype(np.float64), tree) for tree in (network, start))
+        best = float(hl.settle(network, start, rtol=1e-13, atol=1e-13).energy)
+        solved = hl.integrate(
+            network, start, t1=400.0, solver=diffrax.Tsit5(), saveat=diffrax.SaveAt(steps=True), max_steps=1000
+        )
+        done = np.isfinite(np.asarray(solved.ts))
+        # Tsit5 evaluates six times a step.
+        traces = {"Integrate, Tsit5": (6 * np.arange(1, done.sum() + 1), np.asarray(solved.energies)[done])}
+        for name, method in METHODS.items():
+            lengths = [n for n in LENGTHS if n <= 300 or not isinstance(method, hl.BlockDescent)]
+            ends = [
+                hl.settle(network, start, method=method, max_steps=n, rtol=1e-13, atol=1e-13, throw=False)
+                for n in lengths
+            ]
+            traces[name] = (np.asarray(lengths), np.asarray([float(end.energy) for end in ends]))
+
+    _, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for (name, (count, energy)), style in zip(traces.items(), STYLES, strict=True):
+        ax.plot(count, np.maximum(energy - best, 1e-16), label=name, **style)
+    ax.set(xscale="log", yscale="log", xlabel="evaluations of the currents", ylim=(1e-13, 3))
+    ax.set_ylabel("energy above that at rest")
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize="small")
+    _save("settling")
+
+
+METHODS = {
+    "Synchronous()": hl.Synchronous(),
+    "Euler(0.1)": hl.Euler(0.1),
+    "Euler(0.5)": hl.Euler(0.5),
+    "BlockDescent(None)": hl.BlockDescent(None),
+    "BlockDescent(Anderson())": hl.BlockDescent(hl.Anderson()),
+    "BlockDescent()": hl.BlockDescent(),
+}
+LENGTHS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 90, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048)
 PICTURES: dict[str, Callable[[], None]] = {
     picture.__name__: picture
-    for picture in (lagrangian, legendre, energy, drive, descent, threshold, clamp, recall, beta)
+    for picture in (lagrangian, legendre, energy, drive, descent, threshold, clamp, recall, beta, settling)
 }
 
 

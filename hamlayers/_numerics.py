@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._typing import FloatArray, Scalar
+from ._typing import FloatArray, Scalar, State
 
 
 def finite(z: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -36,6 +36,12 @@ def widest_dtype(*dtypes: jnp.dtype) -> jnp.dtype:
     """The dtype in which values of all these are added up: the widest of them, and at least float32."""
     double = any(jnp.dtype(dtype) == jnp.float64 for dtype in dtypes)
     return jnp.dtype(jnp.float64 if double else jnp.float32)
+
+
+def inner(a: State, b: State) -> Scalar:
+    """`sum_i <a_i, b_i>` over the layers, added up in the widest dtype."""
+    dtype = widest_dtype(*(x.dtype for x in a.values()))
+    return jnp.sum(jnp.stack([jnp.sum(x * b[name]).astype(dtype) for name, x in a.items()]))
 
 
 def relu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:

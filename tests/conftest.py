@@ -24,6 +24,13 @@ hypothesis.settings.register_profile("thorough", max_examples=500, **_COMMON)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forget_compiled_programs() -> Iterator[None]:
+    """Drop what a file compiled: each program holds memory maps, of which the system grants a process 65,530."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def getkey() -> Callable[[], jax.Array]:
     """A function that gives a new random key at every call, the same ones in every run."""

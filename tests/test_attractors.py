@@ -89,6 +89,23 @@ def test_a_metastable_mixture(patterns: np.ndarray) -> None:
     assert mean.participants == pytest.approx(5, abs=0.1)
 
 
+@pytest.mark.parametrize(("apart", "beta"), [(0.08, 5.0), (0.5, 10.0)])
+def test_a_mixture_of_two_close_patterns(apart: float, beta: float) -> None:
+    """Warm, the state rests between two patterns, however close they are to each other; cold, at one of them."""
+    close = np.zeros((3, 12), np.float32)
+    close[:, :3] = [[1.0, apart / 2, 0.0], [1.0, -apart / 2, 0.0], [-0.5, 0.0, 1.0]]
+    warm = _memory(close, beta)
+    found = hl.classify(warm, hl.settle(warm, {"v": close[0]}).state, close)
+    assert found.kind == "mixture"
+    np.testing.assert_allclose(found.weights, [0.5, 0.5, 0], atol=1e-2)
+    cold = _memory(close, 40 / apart**2)
+    found = hl.classify(cold, hl.settle(cold, {"v": close[0]}).state, close)
+    assert (found.kind, found.pattern) == ("pattern", 0)
+    # A copy of a pattern is no other pattern.
+    doubled = hl.classify(cold, hl.settle(cold, {"v": close[0]}).state, np.concatenate([close, close]))
+    assert doubled.kind == "pattern"
+
+
 def test_other_layers_and_clamps(cold: hl.HAM, patterns: np.ndarray) -> None:
     state = hl.settle(cold, {"v": patterns[1]}, clamp={"v": True}).state
     found = hl.classify(cold, state, np.eye(5, dtype=np.float32), layer="h", clamp={"v": True})

@@ -263,9 +263,7 @@ def test_against_a_minimiser(name: str, x64: None) -> None:
     """The state of rest is a minimum of the energy as SciPy finds it from there, whatever the curvature."""
     network = _three(*NETWORKS[name]())
     start = network.init_state(key=jax.random.key(3))
-    # Steps that backtrack see the energy to its rounding, eps, and so the force to about the root of it.
-    tolerance = 1e-6 if name in ("user", "itself") else 1e-10
-    settled = hl.settle(network, start, rtol=tolerance, atol=tolerance)
+    settled = hl.settle(network, start, rtol=1e-10, atol=1e-10)
     g = [np.asarray(network.activations(settled.state)[layer]) for layer in "abc"]
     np.testing.assert_allclose(settled.energy, _energy_of_activations(name, *g), atol=1e-10)
     y = np.concatenate([np.arctanh(g[0]), np.log(g[1] / (1 - g[1])), g[2]])
@@ -280,6 +278,16 @@ def test_against_a_minimiser(name: str, x64: None) -> None:
     np.testing.assert_allclose(at, np.concatenate(g), atol=1e-3)
     assert float(settled.energy) <= float(network.energy(start))
     _assert_honest(network, settled, {}, {})
+
+
+@pytest.mark.parametrize("acceleration", [None, hl.Nesterov(), hl.Anderson()])
+def test_steps_that_backtrack_come_to_rest(acceleration: Any) -> None:
+    """By the energy alone, float32 would tell a step down from a step up only to a force of some 1e-3."""
+    network = _three(*NETWORKS["itself"]())
+    start = network.init_state(key=jax.random.key(3), dtype=jnp.float32)
+    settled = hl.settle(network, start, method=hl.BlockDescent(acceleration), rtol=1e-6, atol=1e-6)
+    assert settled.energy.dtype == np.float32
+    assert float(settled.energy) <= float(network.energy(start))
 
 
 def test_single_layers(x64: None) -> None:
@@ -492,11 +500,9 @@ def _drawn(data: st.DataObject, dtype: Any) -> tuple:
     ("template", "dtype", "acceleration"),
     [
         pytest.param("chain", np.float32, hl.Nesterov(), id="chain"),
-        pytest.param("triangle", np.float64, hl.Nesterov(), id="triangle"),
+        pytest.param("triangle", np.float64, None, id="triangle, plain"),
         pytest.param("unknown", np.float32, hl.Anderson(), id="unknown curvature"),
         pytest.param("unknown", np.float64, hl.Nesterov(), id="unknown curvature, double", marks=pytest.mark.slow),
-        pytest.param("chain", np.float64, hl.Anderson(), id="chain, double", marks=pytest.mark.slow),
-        pytest.param("triangle", np.float32, None, id="triangle, plain", marks=pytest.mark.slow),
     ],
 )
 @hypothesis.given(data=st.data())
@@ -696,7 +702,7 @@ def test_a_second_call_traces_nothing() -> None:
     hl.settle(network, {"x": np.ones(3, np.float32)}, inputs={"x": 0.1}, clamp={"x": np.array([True, False, False])})
     before = len(traces)
     assert before > 0
-    again = {"rtol": 1e-4, "atol": 1e-4, "method": hl.BlockDescent(), "gradient": hl.Implicit(), "throw": False}
+    again = {"rtol": 1e-4, "atol": 1e-4, "method": hl.BlockDescent(), "gradient": hl.Implicit()}
     hl.settle(
         network, {"x": np.zeros(3, np.float32)}, inputs={"x": 0.7}, clamp={"x": np.array([False, True, False])}, **again
     )

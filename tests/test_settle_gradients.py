@@ -126,7 +126,8 @@ def test_against_finite_differences(name: str, reference: np.ndarray, x64: None)
     network, start, _ = _unflat(found)
     for layer in network.layers.values():
         assert float(layer.tau) == 0  # time constants do not move a state of rest
-    np.testing.assert_array_equal(start["v"][~MASK], 0)  # nor does a free start
+    # Nor does a free start; what is left of it after some hundred sweeps is below rounding, not zero.
+    np.testing.assert_allclose(start["v"][~MASK], 0, atol=1e-12 if name in ("unrolled", "truncated") else 0)
     assert np.all(start["v"][MASK] != 0)
 
 

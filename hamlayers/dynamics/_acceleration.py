@@ -9,6 +9,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._numerics import inner
 from .._typing import Scalar, State
 
 
@@ -66,8 +67,8 @@ class Nesterov(AbstractAcceleration):
         """As the class says."""
         step = jax.tree.map(jnp.subtract, image, previous)
         slope = jax.tree.map(jnp.subtract, point, image)
-        size = jnp.sum(jnp.stack([_dot(s, s) for s in slope.values()]))
-        uphill = jnp.sum(jnp.stack([_dot(slope[name], step[name]) for name in step])) > 0
+        size = inner(slope, slope).astype(jnp.float32)
+        uphill = inner(slope, step) > 0
         fast = size < jnp.square(self.fast) * memory.size
         t = jnp.where(uphill | fast, 1.0, (1 + jnp.sqrt(1 + 4 * jnp.square(memory.t))) / 2)
         momentum = jnp.where(uphill | fast, 0.0, (memory.t - 1) / t)
@@ -133,7 +134,3 @@ class Anderson(AbstractAcceleration):
         weights = jnp.linalg.solve(gram + jnp.diag(diagonal), used.astype(flat.dtype))
         weights = weights / jnp.sum(weights)
         return unravel(weights @ images), _History(images, steps, filled)
-
-
-def _dot(a: Array, b: Array) -> Scalar:
-    return jnp.sum(a * b).astype(jnp.float32)

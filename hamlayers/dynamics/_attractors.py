@@ -131,7 +131,8 @@ class Classification(NamedTuple):
     **Attributes:**
 
     - `kind`: `"saddle"` if the energy falls in some direction; else `"flat"` if it does not change, to second order, in
-        some; else `"pattern"` at one of the patterns; else `"mixture"` of several; else `"other"`.
+        some; else `"pattern"` at one of the patterns (and not between two, however close: at most a quarter of the way
+        to any other); else `"mixture"` of several; else `"other"`.
     - `pattern`: the nearest pattern, an index.
     - `distance`: how far it is, `rms(g - pattern) / rms(pattern)`.
     - `weights`: the non-negative weights `w` for which `sum_k w_k pattern_k` is nearest to `g`, `(P,)`.
@@ -201,7 +202,7 @@ def classify(
     rest = float(np.linalg.norm(g - weights @ stored) / max(np.linalg.norm(g), np.finfo(float).tiny))
     rates, idle = _rates(problem_of(network, full, frozen, currents))
     return Classification(
-        kind=_kind(rates, float(distances[nearest]), rest, tolerance),
+        kind=_kind(rates, bool(distances[nearest] <= tolerance) and not _between(stored, g, nearest), rest, tolerance),
         pattern=nearest,
         distance=float(distances[nearest]),
         weights=weights,
@@ -212,13 +213,20 @@ def classify(
     )
 
 
-def _kind(rates: np.ndarray, distance: float, rest: float, tolerance: float) -> Kind:
+def _between(patterns: np.ndarray, g: np.ndarray, nearest: int) -> bool:
+    """Whether `g` is more than a quarter of the way from the nearest pattern to any other that is not its copy."""
+    apart = np.linalg.norm(patterns - patterns[nearest], axis=1)
+    others = apart > np.finfo(np.float32).eps * np.linalg.norm(patterns[nearest])
+    return bool(np.any(np.linalg.norm(g - patterns[nearest]) > apart[others] / 4))
+
+
+def _kind(rates: np.ndarray, at_pattern: bool, rest: float, tolerance: float) -> Kind:
     lowest = np.min(rates, initial=np.inf)
     if lowest < -(tolerance**2):
         return "saddle"
     if lowest < tolerance**2:
         return "flat"
-    if distance <= tolerance:
+    if at_pattern:
         return "pattern"
     return "mixture" if rest <= tolerance else "other"
 
@@ -238,18 +246,16 @@ def _as_patterns(network: HAM, layer: str, patterns: Any) -> np.ndarray:
     return rows
 
 
-def _mixture(patterns: np.ndarray, g: np.ndarray, steps: int = 1000) -> np.ndarray:
-    """The non-negative combination of the rows that is nearest to `g`, by projected gradient steps with momentum."""
-    size = np.linalg.norm(patterns, 2) ** 2
-    w = ahead = np.zeros(len(patterns))
-    t = 1.0
-    for _ in range(steps):
-        new = np.maximum(ahead - patterns @ (ahead @ patterns - g) / size, 0)
-        if np.dot(ahead - new, new - w) > 0:
-            t = 1.0
-        later = (1 + np.sqrt(1 + 4 * t * t)) / 2
-        w, ahead, t = new, new + (t - 1) / later * (new - w), later
-    return w
+def _mixture(patterns: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """The non-negative combination of the rows that is nearest to `g`.
+
+    With more patterns than neurons there may be many. An active-set method starts from the one that is nearest in
+    direction, since the rows are scaled to unit norm, and takes in others only for what that leaves.
+    """
+    import scipy.optimize  # as slow to import as all of diffrax
+
+    norms = np.linalg.norm(patterns, axis=1)
+    return scipy.optimize.nnls((patterns / norms[:, None]).T, g)[0] / norms
 
 
 def _rates(problem: Problem) -> tuple[np.ndarray, int]:

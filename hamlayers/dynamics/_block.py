@@ -53,8 +53,9 @@ class BlockDescent(AbstractMethod):
 
     For synapses that are affine in the activations of the class this minimises the energy over the class exactly; for
     concave ones it is a majorise-minimise (CCCP) step; where neither is known, or a layer connects to itself, the step
-    is halved until the energy does not rise. So the energy never rises, whatever the weights, thresholds and time
-    constants, and there is no step size to choose. With a memory of softmax neurons one sweep is one step of attention.
+    is halved until the energy falls or, near rest where rounding hides that, until its slope does not turn up. So the
+    energy never rises, whatever the weights, thresholds and time constants, and there is no step size to choose. With a
+    memory of softmax neurons one sweep is one step of attention.
 
     An accelerated point is kept only if its energy is finite and not above the lowest so far (to the rounding error of
     the energy, 8 units in the last place of the sum of its terms' magnitudes); otherwise the plain sweep is taken and
@@ -126,7 +127,11 @@ class BlockDescent(AbstractMethod):
         energy = evaluation.energy
         rest, residual = force_test(problem, at.trial, evaluation.target, tolerances)
         finite = all_finite(image) & jnp.isfinite(energy) & jnp.isfinite(residual)
-        kept = going & finite & (at.plain | (energy <= at.lowest + rounding(evaluation)))
+        good = energy <= at.lowest + rounding(evaluation)
+        if not problem.schedule.monotone:
+            # A map that backtracks may throw momentum back and forth at a level that the energy does not resolve.
+            good = good & ((energy < at.lowest - rounding(evaluation)) | (residual <= at.residual))
+        kept = going & finite & (at.plain | good)
         if tolerances.energy_atol is not None:
             rest = rest | (at.energy - energy <= tolerances.energy_atol.astype(energy.dtype))
         status = jnp.where(kept & rest, CONVERGED, jnp.where(at.plain & ~finite, NONFINITE, RUNNING))

@@ -79,9 +79,11 @@ def implicit_tangent(problem: Problem, carried: State, shift: State, solver: Any
     """`(1 - J H)^-1 shift`, clamped neurons moving by their own shift alone."""
     _, current = jax.linearize(problem.drive, carried)
     _, curvature = jax.linearize(lambda x: activations_of(problem.network, x), carried)
-    free = problem.hold(shift)
-    held = _minus(shift, free)
-    right = _plus(free, problem.hold(current(held)))
+    # Without clamped neurons nothing is held; XLA cannot know that `shift - shift` is zero, and would take its current.
+    clamped = any(name in carried for name in problem.frozen)
+    free = problem.hold(shift) if clamped else shift
+    held = _minus(shift, free) if clamped else None
+    right = shift if held is None else _plus(free, problem.hold(current(held)))
     tolerance = 1e-10 if all(x.dtype == jnp.float64 for x in carried.values()) else 1e-5
 
     def leak(v: State) -> State:
@@ -92,7 +94,8 @@ def implicit_tangent(problem: Problem, carried: State, shift: State, solver: Any
         z = solve_symmetric(lambda v: curvature(leak(v)), curvature(right), solver, condition, tolerance)
     else:
         z = solve_general(leak, right, lx.GMRES(tolerance, tolerance) if solver is None else solver)
-    return _plus(_plus(right, held), problem.hold(current(problem.hold(z))))
+    moved = _plus(right, problem.hold(current(problem.hold(z))))
+    return moved if held is None else _plus(moved, held)
 
 
 def _is_symmetric(problem: Problem, carried: State) -> bool:

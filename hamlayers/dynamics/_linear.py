@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Int
 
-from .._numerics import widest_dtype
+from .._numerics import inner, widest_dtype
 from .._typing import Scalar, State
 
 
@@ -90,7 +90,7 @@ def _conjugate_gradients(matvec: Map, b: State, condition: Map, rtol: float) -> 
     They end at a residual of `sqrt(<r, M r>) <= rtol sqrt(<b, M b>)`, `M` being the preconditioner.
     """
     start = condition(b)
-    square = _dot(b, start)
+    square = inner(b, start)
     enough = rtol**2 * square
     limit = 10 * sum(x.size for x in b.values())
 
@@ -99,11 +99,11 @@ def _conjugate_gradients(matvec: Map, b: State, condition: Map, rtol: float) -> 
 
     def step(at: _Iterate) -> _Iterate:
         image = matvec(at.direction)
-        curvature = _dot(at.direction, image)
+        curvature = inner(at.direction, image)
         along = at.square / jnp.where(curvature == 0, 1.0, curvature)
         residual = _add(at.residual, -along, image)
         conditioned = condition(residual)
-        square = _dot(residual, conditioned)
+        square = inner(residual, conditioned)
         sound = jnp.isfinite(square) & (curvature != 0)
         moved = _add(at.solution, along, at.direction)
         return _Iterate(
@@ -117,11 +117,6 @@ def _conjugate_gradients(matvec: Map, b: State, condition: Map, rtol: float) -> 
     zero = jax.tree.map(jnp.zeros_like, b)
     init = _Iterate(zero, b, start, square, jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(running, step, init).solution
-
-
-def _dot(a: State, b: State) -> Scalar:
-    dtype = widest_dtype(*(x.dtype for x in a.values()))
-    return jnp.sum(jnp.stack([jnp.sum(x * b[name]).astype(dtype) for name, x in a.items()]))
 
 
 def _add(a: State, factor: Scalar, b: State) -> State:

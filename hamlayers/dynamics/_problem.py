@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._network import HAM, activations_of, drive_of, synapse_energy
-from .._numerics import rough_log_sum_exp, widest_dtype, working_dtype
+from .._numerics import inner, rough_log_sum_exp, widest_dtype, working_dtype
 from .._typing import FloatArray, Scalar, State
 from ..lagrangians import AbstractLagrangian, Softmax
 from ._clamp import Frozen, driven_energy, hold
@@ -159,22 +159,39 @@ class Problem(eqx.Module):
         return state
 
     def _damped(self, carried: State, target: State) -> State:
-        """`x + a (target - x)` with the largest `a = 1, 1/2, 1/4, ...` that does not raise the energy, else `a = 0`."""
+        """`x + a (target - x)` with the largest `a = 1, 1/2, 1/4, ...` that does not raise the energy, else `a = 0`.
+
+        Near rest the energy changes by less than its rounding error, and says nothing. There the step must not
+        overshoot instead: the slope of the energy at its end, `-<I + u - x, dg>`, may be at most 0.8 of what it was at
+        its beginning, with the other sign. On a quadratic that is a sufficient decrease. Source: Hager and Zhang
+        (2005), doi:10.1137/030601880, eq. 4.1 (the approximate Wolfe conditions).
+        """
         origin = {name: carried[name] for name in target}
         # The search is held constant under differentiation; the step it settles on is not.
         problem, origin_, target_, carried_ = jax.lax.stop_gradient((self._arrays(), origin, target, carried))
         searched = eqx.combine(problem, self._statics())
-        before = searched.evaluate(carried_)
-        ceiling = before.energy + rounding(before)
+        direction = jax.tree.map(jnp.subtract, target_, origin_)
 
-        def rises(a: Scalar) -> Bool[Array, ""]:
-            energy = searched.evaluate(carried_ | _between(origin_, target_, a)).energy
-            return ~(energy <= ceiling) & (a > 0)
+        def slope(at: State, evaluation: Evaluation) -> Scalar:
+            own = {name: at[name] for name in direction}
+            _, change = jax.jvp(lambda x: activations_of(searched.network, x), (own,), (direction,))
+            force = {name: evaluation.target[name] - x for name, x in own.items()}
+            return -inner(force, change)
+
+        before = searched.evaluate(carried_)
+        limit = 0.8 * jnp.abs(slope(carried_, before))
+
+        def refused(a: Scalar) -> Bool[Array, ""]:
+            at = carried_ | _between(origin_, target_, a)
+            after = searched.evaluate(at)
+            fell = after.energy < before.energy - rounding(before)
+            level = (after.energy <= before.energy + rounding(before)) & (slope(at, after) <= limit)
+            return ~(fell | level) & (a > 0)
 
         def halve(a: Scalar) -> Scalar:
             return jnp.where(a > 1e-9, a / 2, 0)
 
-        a = jax.lax.while_loop(rises, halve, jnp.ones((), before.energy.dtype))
+        a = jax.lax.while_loop(refused, halve, jnp.ones((), before.energy.dtype))
         return _between(origin, target, a)
 
     def _arrays(self) -> Any:

@@ -1,6 +1,6 @@
 """Run the benchmarks and print their tables in Markdown.
 
-python tests/benchmarks/run.py                      # all of them, some ten minutes
+python tests/benchmarks/run.py                      # all of them, some twenty minutes
 python tests/benchmarks/run.py velocity imports     # some of them
 python tests/benchmarks/run.py --tiny               # at sizes that show only that they run
 """
@@ -15,7 +15,7 @@ import platform
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-BENCHMARKS = ("velocity", "imports", "compilation", "solvers", "splines")
+BENCHMARKS = ("velocity", "imports", "compilation", "solvers", "settling", "settling_gradients", "splines")
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """Which solver and controller serve best by default: recall of half-hidden digits."""
 
-import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,10 +7,10 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from memories import digits, half_hidden, memory
 from timing import compare, markdown, ratio, seconds
 
 import hamlayers as hl
-from hamlayers import synapses
 
 
 SOLVERS = {
@@ -24,25 +23,9 @@ CASES = [(100.0, 1.0, 20.0), (100.0, 1.0, 100.0), (30.0, 1.0, 20.0), (30.0, 1.0,
 BATCH = 64
 
 
-def _digits(tiny: bool) -> np.ndarray:
-    """Digits, or random patterns, around their mean and of unit norm."""
-    if tiny or not importlib.util.find_spec("sklearn"):
-        images = np.random.default_rng(0).normal(size=(20, 64))
-    else:
-        from sklearn.datasets import load_digits
-
-        images = load_digits().data
-    images = images - images.mean(axis=0)  # a hidden pixel is then at its mean
-    return np.asarray(images / np.linalg.norm(images, axis=1, keepdims=True), np.float32)
-
-
 def _solve(patterns: np.ndarray, queries: np.ndarray, case: tuple[float, float, float], solver: Any) -> Any:
     beta, tau, t1 = case
-    network = hl.HAM(
-        {"image": hl.IdentityLayer(64), "memory": hl.SoftmaxLayer(len(patterns), beta=beta, tau=tau)},
-        synapses={"recall": synapses.Dense(patterns.T)},
-        connections=[(("image", "memory"), "recall")],
-    )
+    network = memory(patterns.T, beta, tau)
 
     # the same controller for every solver, as it is by default
     @jax.jit
@@ -56,9 +39,9 @@ def _solve(patterns: np.ndarray, queries: np.ndarray, case: tuple[float, float, 
 
 def tables(*, tiny: bool) -> Iterator[str]:
     """One table for each case."""
-    patterns = _digits(tiny)
+    patterns = digits(tiny=tiny, centred=True)  # a hidden pixel is then at its mean
     batch = 2 if tiny else BATCH
-    queries = np.where(np.arange(64) < 32, patterns[:batch], np.float32(0.0))
+    queries = half_hidden(patterns[:batch])
     for beta, tau, t1 in CASES[:1] if tiny else CASES:
         # an explicit method crawls at the stability limit of a fast layer
         names = list(SOLVERS)[: 2 if tau < 1 or tiny else None]
