@@ -1,4 +1,4 @@
-"""The command line: `hamlayers recall`, also `python -m hamlayers recall`."""
+"""The command line: `hamlayers recall` and `hamlayers study`, also `python -m hamlayers`."""
 
 import argparse
 import os
@@ -10,6 +10,7 @@ import numpy as np
 
 from . import __version__, _data as data, _recall as recalling, _recall_picture as picture
 from ._data import BadInput
+from ._study import _command as studying
 
 
 HALVES = ("random", "top", "bottom", "left", "right", "none")
@@ -50,10 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options, unknown = parser.parse_known_args(argv)
         if unknown:
-            raise BadInput(f"unknown arguments: {' '.join(unknown)} (hamlayers recall --help lists what there is)")
+            raise BadInput(
+                f"unknown arguments: {' '.join(unknown)} (hamlayers {_named(options)} --help lists what there is)"
+            )
         if options.command is None:
-            raise BadInput("a command is needed: recall (hamlayers recall --help says more)")
-        return _recall(options)
+            raise BadInput("a command is needed: recall or study (hamlayers --help says more)")
+        return studying.study(options) if options.command == "study" else _recall(options)
     except (argparse.ArgumentError, BadInput) as error:
         return _fail(str(error), 2)
     except MemoryError:
@@ -67,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _named(options: argparse.Namespace) -> str:
+    """The command as far as it is known, for a hint."""
+    study = getattr(options, "study", None)
+    return " ".join(filter(None, (options.command, study))) if options.command else "recall"
+
+
 def _fail(message: str, code: int) -> int:
     print("hamlayers: error:", " ".join(message.split()), file=sys.stderr)
     return code
@@ -77,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="hamlayers", description="Energy-based associative memories.", exit_on_error=False
     )
     parser.add_argument("--version", action="version", version=f"hamlayers {__version__}")
-    recall = parser.add_subparsers(dest="command", metavar="COMMAND").add_parser(
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    studying.add_parser(commands)
+    recall = commands.add_parser(
         "recall",
         help="recall stored images from partial ones",
         description=DESCRIPTION,

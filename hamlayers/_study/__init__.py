@@ -1,0 +1,1 @@
+"""The study of learned activations: what `hamlayers study` computes."""

@@ -1,0 +1,175 @@
+"""`hamlayers study`: its arguments, and what it prints and writes."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import _data as data
+from .._data import BadInput
+from ._exponents import fit, summary
+from ._families import FAMILIES
+from ._measure import Settings
+from ._picture import LARGE, draw_costs, draw_errors
+from ._sweep import open_table, plan, run
+from ._table import Row
+from ._targets import TARGETS
+
+
+SIZES = (1, 10, 100, 1000)
+LARGEST = 10**6
+
+ACTIVATIONS = """\
+Fit four families of activations to known functions, at every number N of neurons per group and G of groups, and write
+what that costs and how far it comes into a table, one row for every family, target, N, G and seed.
+"""
+
+ACTIVATIONS_MORE = """\
+The target is a sum over N G neurons, whose states are known functions of two inputs; all neurons of a group share a
+function of one variable with parameters of the group's own: 0.5 - x^2 (parabola), a sine, a sum of three shifted
+hinges (relu), or of three tanh. The families are a ReLU basis, a cubic spline, the true function with parameters to
+learn (quasi-truth), and with the true ones (truth); each learns a linear readout as well. Adam, double precision.
+
+The table is a CSV file. A run that was interrupted goes on where it was if it is started again with the same table.
+Memory is what the compiled training step needs: arguments, results and temporaries, as the compiler counts them.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add `study` and its studies to the subcommands of the parser."""
+    study = commands.add_parser(
+        "study", help="measure how learned activations scale", description="Studies.", exit_on_error=False
+    )
+    studies = study.add_subparsers(dest="study", metavar="STUDY")
+    _add_activations(studies)
+
+
+def _add_activations(studies: Any) -> None:
+    parser = studies.add_parser(
+        "activations",
+        help="four families of activations on known functions",
+        description=ACTIVATIONS,
+        epilog=ACTIVATIONS_MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=False,
+    )
+    usual, add = Settings(), parser.add_argument
+    sizes = {"type": int, "nargs": "+", "metavar": "N", "default": list(SIZES)}
+    add("--neurons", **sizes, help="neurons per group; default: 1 10 100 1000")
+    add("--groups", **sizes, help="groups; default: 1 10 100 1000")
+    add("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="default: all")
+    add("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES), help="default: all")
+    add("--seeds", type=int, default=3, metavar="N", help="how many; default: 3")
+    add("--tolerance", type=float, default=usual.tolerance, metavar="X", help="error to stop at; default: %(default)s")
+    add("--steps", type=int, default=usual.max_steps, metavar="N", help="at most; default: %(default)s")
+    add("--work", type=int, default=usual.work, metavar="N", help="steps x batch x neurons; default: %(default)s")
+    add("--grid", type=int, default=usual.grid, metavar="N", help="pieces of a spline; default: %(default)s")
+    add("--batch", type=int, default=usual.batch, metavar="N", help="inputs of a step; default: %(default)s")
+    add("--points", type=int, default=usual.points, metavar="N", help="training inputs; default: %(default)s")
+    add("--rate", type=float, default=usual.rate, metavar="X", help="step size of Adam; default: %(default)s")
+    _add_outputs(parser, "activations.csv")
+
+
+def _add_outputs(parser: argparse.ArgumentParser, table: str) -> None:
+    parser.add_argument("--table", metavar="FILE.csv", default=table, help=f"default: {table}; resumed if it is there")
+    parser.add_argument("--pictures", metavar="STEM", help="write figures STEM_*.png; needs the extra `plot`")
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+
+
+def study(options: argparse.Namespace) -> int:
+    """Run what the options ask for; returns the exit code.
+
+    **Raises:** `BadInput` for options and files that cannot be used.
+    """
+    if options.study is None:
+        raise BadInput("a study is needed: activations (hamlayers study --help says more)")
+    report: Callable[[str], None] = _silent if options.quiet else _progress
+    return _activations(options, report)
+
+
+def _silent(line: str) -> None:
+    """No progress."""
+
+
+def _progress(line: str) -> None:
+    print(f"hamlayers study: {line}", file=sys.stderr, flush=True)
+
+
+def _positive(options: argparse.Namespace, names: Sequence[str]) -> None:
+    for name in names:
+        values = getattr(options, name)
+        for value in values if isinstance(values, list) else [values]:
+            if not 0 < value < float("inf"):
+                raise BadInput(f"--{name} must be positive and finite, got {value}")
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    data.check_writable(options.table, "--table", (".csv",))
+    if options.pictures is not None:
+        data.check_writable(f"{options.pictures}_costs.png", "--pictures", (".png",))
+
+
+def _activations(options: argparse.Namespace, report: Callable[[str], None]) -> int:
+    _positive(options, ("neurons", "groups", "seeds", "tolerance", "steps", "work", "grid", "batch", "points", "rate"))
+    if max(options.neurons) * max(options.groups) > LARGEST:
+        raise BadInput(f"--neurons and --groups: at most {LARGEST:,} neurons in all can be studied")
+    if options.points % options.batch:
+        raise BadInput(f"--points {options.points} must be a multiple of --batch {options.batch}")
+    _check_outputs(options)
+    settings = Settings(
+        grid=options.grid,
+        points=options.points,
+        batch=options.batch,
+        tolerance=options.tolerance,
+        max_steps=options.steps,
+        work=options.work,
+        min_steps=min(Settings().min_steps, options.steps),
+        rate=options.rate,
+    )
+    table = open_table(options.table, settings)
+    points = plan(options.neurons, options.groups, options.targets, options.families, options.seeds)
+    measured = run(points, table, settings, report)
+    print(f"{'rows':<14}{len(table.rows)}, {measured} of them new, in {options.table}")
+    _print_exponents(table.rows)
+    if options.pictures is not None:
+        _save(options.pictures, {"costs": draw_costs, "errors": draw_errors}, table.rows)
+    return 0
+
+
+def _print_exponents(rows: Sequence[Row]) -> None:
+    """Medians, and the exponents in N and G with their standard errors."""
+    print(f"\n{'family':<14}{'quantity':<17}{'median':>10}{'exponent in N':>18}{'exponent in G':>18}")
+    quantities = {
+        "parameters": LARGE,
+        "step_seconds": LARGE,
+        "memory_bytes": LARGE,
+        "train_error": 1,
+        "heldout_error": 1,
+    }
+    for family in FAMILIES:
+        own = [row for row in rows if row["family"] == family]
+        for quantity, least in quantities.items():
+            if own:
+                law = fit(own, quantity, least=least)
+                shown = ["-"] * 2
+                if law is not None:
+                    shown = [
+                        f"{law.neurons:.2f} +- {law.neurons_error:.2f}",
+                        f"{law.groups:.2f} +- {law.groups_error:.2f}",
+                    ]
+                middle = summary([row[quantity] for row in own]).middle
+                print(f"{family:<14}{quantity:<17}{middle:>10.3g}{shown[0]:>18}{shown[1]:>18}", flush=True)
+
+
+def _save(stem: str, pictures: dict[str, Callable[[Sequence[Row]], Any]], rows: Sequence[Row]) -> None:
+    """The figures, or a line that says why there are none."""
+    for name, draw in pictures.items():
+        try:
+            figure = draw(rows)
+        except ImportError:
+            _progress("no figures, matplotlib is missing (pip install 'hamlayers[plot]')")
+            return
+        path = f"{stem}_{name}.png"
+        data.write_whole(path, "--pictures", lambda file, figure=figure: figure.savefig(file, format="png", dpi=110))
+        print(f"{'figure':<14}{Path(path)}")

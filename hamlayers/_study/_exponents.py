@@ -1,0 +1,68 @@
+"""Power laws fitted to the rows of the study."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, final
+
+import numpy as np
+
+from ._table import Row
+
+
+@final
+class PowerLaw(NamedTuple):
+    """`factor x N^neurons x G^groups`, least squares in the logarithms, and the standard errors of the exponents."""
+
+    factor: float
+    neurons: float
+    groups: float
+    neurons_error: float
+    groups_error: float
+    points: int
+
+
+@final
+class Spread(NamedTuple):
+    """The median of some numbers, the least and the largest."""
+
+    middle: float
+    low: float
+    high: float
+
+
+def summary(values: Sequence[int | float]) -> Spread:
+    """The middle and the ends of at least one number."""
+    return Spread(float(np.median(values)), float(np.min(values)), float(np.max(values)))
+
+
+def fit(rows: Sequence[Row], quantity: str, *, least: int = 1) -> PowerLaw | None:
+    """The power law of a quantity, over the medians of the rows of each size with at least `least` neurons in all.
+
+    **Returns:** None where the sizes do not determine both exponents and an error, or a median is not positive.
+    """
+    sizes: dict[tuple[int, int], list[float]] = {}
+    for row in rows:
+        if row["neurons"] * row["groups"] >= least:
+            sizes.setdefault((row["neurons"], row["groups"]), []).append(row[quantity])
+    middles = [summary(values).middle for values in sizes.values()]
+    if len(sizes) < 4 or min(middles) <= 0:
+        return None
+    design = np.asarray([[1.0, np.log(neurons), np.log(groups)] for neurons, groups in sizes])
+    if np.linalg.matrix_rank(design) < 3:
+        return None
+    wanted = np.log(middles)
+    found = np.linalg.lstsq(design, wanted, rcond=None)[0]
+    rest = wanted - design @ found
+    covariance = np.linalg.inv(design.T @ design) * (rest @ rest) / (len(sizes) - 3)
+    neurons_error, groups_error = np.sqrt(np.diag(covariance)[1:])
+    return PowerLaw(
+        float(np.exp(found[0])), float(found[1]), float(found[2]), float(neurons_error), float(groups_error), len(sizes)
+    )
+
+
+def curve(rows: Sequence[Row], quantity: str, along: str, keep: Callable[[Row], bool]) -> dict[int, Spread]:
+    """The quantity against the number of neurons, or of groups: its spread over all rows kept."""
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        if keep(row):
+            found.setdefault(row[along], []).append(row[quantity])
+    return {size: summary(found[size]) for size in sorted(found)}
