@@ -8,12 +8,13 @@ from typing import Any
 
 from .. import _data as data
 from .._data import BadInput
+from . import _memory as memory
 from ._exponents import fit, summary
 from ._families import FAMILIES
 from ._measure import Settings
-from ._picture import LARGE, draw_costs, draw_errors
+from ._picture import LARGE, draw_costs, draw_errors, draw_memory
 from ._sweep import open_table, plan, run
-from ._table import Row
+from ._table import Row, Table
 from ._targets import TARGETS
 
 
@@ -36,6 +37,22 @@ Memory is what the compiled training step needs: arguments, results and temporar
 """
 
 
+MEMORY = """\
+Train an energy network of few hidden neurons to complete handwritten digits of which the lower half is hidden, with
+fixed and with learned activations of the hidden layer, and write how well it does into a table, one row for every
+activation and seed.
+"""
+
+MEMORY_MORE = f"""\
+The network settles with the upper half of the image held, and weights, thresholds and learned activations follow the
+implicit gradient of the squared error of the lower half. The loss is that error over the error of the mean image.
+Needs scikit-learn, for its 1,797 digits (the extra `data`).
+
+The activations: {", ".join(memory.FIXED)} (with that beta) are fixed; relu-basis, given form (a sigmoid of
+learned height and steepness) and splines have one to learn for each neuron, spline a single one.
+"""
+
+
 def add_parser(commands: Any) -> None:
     """Add `study` and its studies to the subcommands of the parser."""
     study = commands.add_parser(
@@ -43,6 +60,7 @@ def add_parser(commands: Any) -> None:
     )
     studies = study.add_subparsers(dest="study", metavar="STUDY")
     _add_activations(studies)
+    _add_memory(studies)
 
 
 def _add_activations(studies: Any) -> None:
@@ -71,6 +89,28 @@ def _add_activations(studies: Any) -> None:
     _add_outputs(parser, "activations.csv")
 
 
+def _add_memory(studies: Any) -> None:
+    parser = studies.add_parser(
+        "memory",
+        help="fixed and learned activations in an energy network that completes digits",
+        description=MEMORY,
+        epilog=MEMORY_MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=False,
+    )
+    usual, add = memory.Settings(), parser.add_argument
+    all_of_them = {"nargs": "+", "choices": memory.ACTIVATIONS, "default": list(memory.ACTIVATIONS)}
+    add("--activations", **all_of_them, metavar="NAME", help="names as below, in quotes; default: all")
+    add("--seeds", type=int, default=5, metavar="N", help="how many; default: 5")
+    add("--hidden", type=int, default=usual.hidden, metavar="N", help="hidden neurons; default: %(default)s")
+    add("--grid", type=int, default=usual.grid, metavar="N", help="pieces of a spline; default: %(default)s")
+    add("--steps", type=int, default=usual.steps, metavar="N", help="of Adam; default: %(default)s")
+    add("--batch", type=int, default=usual.batch, metavar="N", help="digits of a step; default: %(default)s")
+    add("--train", type=int, default=usual.train, metavar="N", help="digits to train on; default: %(default)s")
+    add("--rate", type=float, default=usual.rate, metavar="X", help="step size of Adam; default: %(default)s")
+    _add_outputs(parser, "memory.csv")
+
+
 def _add_outputs(parser: argparse.ArgumentParser, table: str) -> None:
     parser.add_argument("--table", metavar="FILE.csv", default=table, help=f"default: {table}; resumed if it is there")
     parser.add_argument("--pictures", metavar="STEM", help="write figures STEM_*.png; needs the extra `plot`")
@@ -83,9 +123,9 @@ def study(options: argparse.Namespace) -> int:
     **Raises:** `BadInput` for options and files that cannot be used.
     """
     if options.study is None:
-        raise BadInput("a study is needed: activations (hamlayers study --help says more)")
+        raise BadInput("a study is needed: activations or memory (hamlayers study --help says more)")
     report: Callable[[str], None] = _silent if options.quiet else _progress
-    return _activations(options, report)
+    return _memory(options, report) if options.study == "memory" else _activations(options, report)
 
 
 def _silent(line: str) -> None:
@@ -135,6 +175,47 @@ def _activations(options: argparse.Namespace, report: Callable[[str], None]) -> 
     if options.pictures is not None:
         _save(options.pictures, {"costs": draw_costs, "errors": draw_errors}, table.rows)
     return 0
+
+
+def _memory(options: argparse.Namespace, report: Callable[[str], None]) -> int:
+    _positive(options, ("seeds", "hidden", "grid", "steps", "batch", "train", "rate"))
+    _check_outputs(options)
+    try:
+        images = memory.load_digits()
+    except ImportError:
+        raise BadInput("the digits need the extra `data` (pip install 'hamlayers[data]')") from None
+    if not options.batch <= options.train < len(images):
+        raise BadInput(f"--train {options.train} must be at least --batch {options.batch}, and below {len(images)}")
+    settings = memory.Settings(
+        hidden=options.hidden,
+        grid=options.grid,
+        steps=options.steps,
+        batch=options.batch,
+        train=options.train,
+        rate=options.rate,
+    )
+    table = Table(options.table, memory.COLUMNS, memory.KEY, settings._asdict())
+    for number, row in enumerate(table.rows, start=2):
+        if row["activation"] not in memory.ACTIVATIONS:
+            raise BadInput(f"--table: {options.table}, line {number}: there is no activation {row['activation']!r}")
+    measured = memory.run(options.activations, options.seeds, table, images, settings, report)
+    print(f"{'rows':<14}{len(table.rows)}, {measured} of them new, in {options.table}")
+    _print_losses(table.rows)
+    if options.pictures is not None:
+        _save(options.pictures, {"memory": draw_memory}, table.rows)
+    return 0
+
+
+def _print_losses(rows: Sequence[Row]) -> None:
+    """Median, least and largest loss of every activation, over the seeds."""
+    print(f"\n{'activation':<14}{'parameters':>10}{'training loss':>24}{'held-out loss':>24}{'settled':>9}")
+    for name in memory.ACTIVATIONS:
+        own = [row for row in rows if row["activation"] == name]
+        if own:
+            shown = [summary([row[loss] for row in own]) for loss in ("train_loss", "heldout_loss")]
+            spreads = [f"{s.middle:.4f} ({s.low:.4f}-{s.high:.4f})" for s in shown]
+            settled = min(row["converged"] for row in own)
+            print(f"{name:<14}{own[0]['parameters']:>10}{spreads[0]:>24}{spreads[1]:>24}{settled:>9.0%}", flush=True)
 
 
 def _print_exponents(rows: Sequence[Row]) -> None:

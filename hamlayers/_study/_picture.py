@@ -4,8 +4,9 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ._exponents import Spread, curve, fit
+from ._exponents import Spread, curve, fit, summary
 from ._families import FAMILIES, QUASI, RELU, SPLINE, TRUTH
+from ._memory import ACTIVATIONS, LEARNED
 from ._table import Row
 
 
@@ -94,4 +95,25 @@ def draw_errors(rows: Sequence[Row]) -> Any:
                 ax.set_title(target, fontsize="medium")
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
+    return figure
+
+
+def draw_memory(rows: Sequence[Row]) -> Any:
+    """The loss of every activation in the energy network: one dot for each seed, and a bar at the median."""
+    names = [name for name in ACTIVATIONS if any(row["activation"] == name for row in rows)]
+    figure = _figure(8.4, 1.2 + 0.24 * len(names))
+    for ax, (loss, title) in zip(
+        figure.subplots(1, 2, sharey=True),
+        {"train_loss": "training digits", "heldout_loss": "held-out digits"}.items(),
+        strict=True,
+    ):
+        for place, name in enumerate(names):
+            found = [row[loss] for row in rows if row["activation"] == name]
+            colour = STYLES[SPLINE]["color"] if name in LEARNED else "0.45"
+            ax.plot(found, [place] * len(found), "o", color=colour, markersize=3.5, alpha=0.6)
+            ax.plot([summary(found).middle], [place], "|", color=colour, markersize=14, markeredgewidth=2)
+        ax.set(title=title, xlabel="squared error, over that of the mean image")
+        ax.grid(alpha=0.3)
+    figure.axes[0].set_yticks(range(len(names)), names)
+    figure.axes[0].invert_yaxis()
     return figure
