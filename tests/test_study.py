@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +18,8 @@ import pytest
 
 from hamlayers.__main__ import main
 from hamlayers._data import BadInput
-from hamlayers._study import _families as families, _measure as measure, _targets as targets
-from hamlayers._study._exponents import curve, fit
+from hamlayers._study import _families as families, _measure as measure, _memory as memory, _targets as targets
+from hamlayers._study._exponents import curve, fit, fully_trained, widest
 from hamlayers._study._sweep import COLUMNS, KEY, TIMINGS, open_table, plan
 from hamlayers._study._table import Table, read_rows
 
@@ -148,30 +149,33 @@ def test_plan_and_budget() -> None:
 # --- killed -------------------------------------------------------------------------------------
 
 
+KILLED = TINY.replace("quasi-truth truth --seeds 2", "truth --seeds 6")
+
+
 def test_killed_runs_end_with_the_same_rows(tmp_path: Path, run: Run) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     rng = random.Random()
     for _ in range(2):
         process = subprocess.Popen(
-            [sys.executable, "-m", "hamlayers", *TINY.split()],
+            [sys.executable, "-m", "hamlayers", *KILLED.split()],
             cwd=tmp_path,
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
         )
         assert process.stderr is not None
-        for _ in range(2):  # what is there already, or the first row; and another row
+        for _ in range(3):  # at least two rows
             assert process.stderr.readline().startswith("hamlayers study: ")
-        time.sleep(rng.uniform(0, 0.2))  # any moment
+        time.sleep(rng.uniform(0, 0.1))  # any moment
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         process.stderr.close()
         rows = _rows("t.csv")
-        assert 0 < len(rows) < 8
-    code, out, _ = run(TINY + "--quiet")
+        assert 0 < len(rows) < 12
+    code, out, _ = run(KILLED + "--quiet")
     assert code == 0
-    assert f"8, {8 - len(rows)} of them new" in out
-    assert run(TINY.replace("t.csv", "whole.csv") + "--quiet")[0] == 0
+    assert f"12, {12 - len(rows)} of them new" in out
+    assert run(KILLED.replace("t.csv", "whole.csv") + "--quiet")[0] == 0
     assert _rows("t.csv") == _rows("whole.csv")
 
 
@@ -255,6 +259,59 @@ def test_rows_of_a_table(tmp_path: Path) -> None:
     assert set(KEY) == set(point._fields)
 
 
+# --- the energy network -------------------------------------------------------------------------
+
+
+MEMORY = "study memory --seeds 1 --hidden 3 --steps 2 --batch 8 --train 20 --grid 4 --table m.csv --quiet "
+
+
+def test_memories(run: Run) -> None:
+    pytest.importorskip("sklearn")
+    code, out, errors = run(MEMORY + "--activations splines")
+    assert (code, errors) == (0, [])
+    assert "1, 1 of them new" in out
+    rows = {row["activation"]: row for row in read_rows("m.csv", memory.COLUMNS)}
+    # weights and thresholds; six slopes and an offset for each of three neurons
+    assert {name: row["parameters"] for name, row in rows.items()} == {"splines": 216}
+    assert all(0.5 < row["train_loss"] < 2 and row["converged"] == 1 for row in rows.values())
+    before = Path("m.csv").read_text()
+    assert "1, 0 of them new" in run(MEMORY + "--activations splines")[1]
+    assert Path("m.csv").read_text() == before
+    Path("m.csv").write_text(before.replace("splines", "spleens"))
+    assert "line 2: there is no activation 'spleens'" in run(MEMORY)[2][0]
+    Path("m.csv").unlink()
+    assert "--train 4 must be at least --batch 8, and below 1797" in run(MEMORY + "--train 4")[2][0]
+    assert "--hidden must be positive" in run(MEMORY + "--hidden 0")[2][0]
+
+
+@pytest.mark.parametrize("name", memory.ACTIVATIONS)
+def test_hidden_layers(x64: None, name: str) -> None:
+    settings = memory.Settings(hidden=3, grid=4)
+    network = memory.build(name, settings, 5, np.random.default_rng(0))
+    hidden = network.layers["hidden"]
+    assert hidden.lagrangian.convex
+    learned = memory.learned_parts(network, name)
+    found = [leaf for leaf, yes in zip(jax.tree.leaves(network), jax.tree.leaves(learned), strict=True) if yes]
+    assert sum(leaf.size for leaf in found) >= 5 * 3 + 3
+    assert any(jax.tree.leaves(learned.layers["hidden"].lagrangian)) == (name in memory.LEARNED)
+    assert hidden.activation(jnp.zeros(3)).shape == (3,)
+
+
+def test_gradient_of_a_memory(x64: None) -> None:
+    network = memory.build("spline", memory.Settings(hidden=3, grid=4), 6, np.random.default_rng(0))
+    images, seen = jnp.asarray(np.random.default_rng(1).normal(size=(2, 6))), np.arange(6) < 3
+    at = jnp.asarray([0.0, 0.0, 0.3, 0.1, 0.0, 0.0])
+
+    def loss(step: jax.Array) -> jax.Array:
+        spline = network.layers["hidden"].lagrangian
+        moved = eqx.tree_at(lambda n: n.layers["hidden"].lagrangian.slopes, network, spline.slopes + step * at)
+        return memory.complete(moved, images, seen).loss
+
+    by_differences = (loss(jnp.asarray(1e-4)) - loss(jnp.asarray(-1e-4))) / 2e-4
+    assert abs(by_differences) > 1e-6
+    assert jnp.allclose(jax.grad(loss)(jnp.asarray(0.0)), by_differences, rtol=1e-2)
+
+
 # --- exponents and figures ----------------------------------------------------------------------
 
 
@@ -297,6 +354,15 @@ def test_exponents_that_are_not_determined() -> None:
     assert fit([{**row, "step_seconds": 0.0} for row in rows], "step_seconds") is None
 
 
+def test_which_rows_a_law_is_fitted_to() -> None:
+    rows = [
+        {"target": target, "neurons": n, "groups": 2, "work": 1000, "batch": 5, "max_steps": 10}
+        for target, n in (("sine", 1), ("tanh", 1), ("tanh", 10), ("tanh", 100))
+    ]
+    assert {row["target"] for row in widest(rows)} == {"tanh"}
+    assert [row["neurons"] for row in fully_trained(rows)] == [1, 1, 10]
+
+
 def test_curves_and_figures() -> None:
     figures = pytest.importorskip("hamlayers._study._picture")
     pytest.importorskip("matplotlib")
@@ -306,4 +372,12 @@ def test_curves_and_figures() -> None:
     assert all(spread.low < spread.middle < spread.high for spread in points.values())
     assert len(figures.draw_costs(rows).axes) == 6
     assert len(figures.draw_errors(rows).axes) == 2
+    rows = [{"activation": n, "train_loss": 0.5, "heldout_loss": 0.6} for n in ("tanh 4", "splines") for _ in range(3)]
+    assert [label.get_text() for label in figures.draw_memory(rows).axes[0].get_yticklabels()] == ["tanh 4", "splines"]
+
+
+def test_legend_tells_the_exponent() -> None:
+    figures = pytest.importorskip("hamlayers._study._picture")
+    pytest.importorskip("matplotlib")
+    rows = _synthetic()
     assert "spline, exponent 1.00" in [text.get_text() for text in figures.draw_costs(rows).axes[5].get_legend().texts]

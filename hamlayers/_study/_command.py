@@ -9,7 +9,7 @@ from typing import Any
 from .. import _data as data
 from .._data import BadInput
 from . import _memory as memory
-from ._exponents import fit, summary
+from ._exponents import fit, fully_trained, summary, widest
 from ._families import FAMILIES
 from ._measure import Settings
 from ._picture import LARGE, draw_costs, draw_errors, draw_memory
@@ -219,28 +219,24 @@ def _print_losses(rows: Sequence[Row]) -> None:
 
 
 def _print_exponents(rows: Sequence[Row]) -> None:
-    """Medians, and the exponents in N and G with their standard errors."""
-    print(f"\n{'family':<14}{'quantity':<17}{'median':>10}{'exponent in N':>18}{'exponent in G':>18}")
-    quantities = {
-        "parameters": LARGE,
-        "step_seconds": LARGE,
-        "memory_bytes": LARGE,
-        "train_error": 1,
-        "heldout_error": 1,
-    }
+    """The exponents in N and G with their standard errors: of costs for one target, of errors over all of them."""
+    costs, trained = widest(rows), fully_trained(rows)
+    print(f"\n{'family':<14}{'quantity':<17}{'exponent in N':>18}{'exponent in G':>18}  sizes")
     for family in FAMILIES:
-        own = [row for row in rows if row["family"] == family]
-        for quantity, least in quantities.items():
-            if own:
-                law = fit(own, quantity, least=least)
-                shown = ["-"] * 2
-                if law is not None:
-                    shown = [
-                        f"{law.neurons:.2f} +- {law.neurons_error:.2f}",
-                        f"{law.groups:.2f} +- {law.groups_error:.2f}",
-                    ]
-                middle = summary([row[quantity] for row in own]).middle
-                print(f"{family:<14}{quantity:<17}{middle:>10.3g}{shown[0]:>18}{shown[1]:>18}", flush=True)
+        for quantity in ("parameters", "step_seconds", "memory_bytes", "train_error", "heldout_error"):
+            error = quantity.endswith("error")
+            own = [row for row in (trained if error else costs) if row["family"] == family]
+            law = fit(own, quantity, least=1 if error else LARGE)
+            if law is not None:
+                shown = (
+                    f"{exponent:.2f} +- {spread:.2f}"
+                    for exponent, spread in ((law.neurons, law.neurons_error), (law.groups, law.groups_error))
+                )
+                print(f"{family:<14}{quantity:<17}" + "".join(f"{text:>18}" for text in shown) + f"{law.points:>7}")
+    print(
+        f"costs: target {costs[0]['target']}, at least {LARGE} neurons; errors: sizes with the full number of steps",
+        flush=True,
+    )
 
 
 def _save(stem: str, pictures: dict[str, Callable[[Sequence[Row]], Any]], rows: Sequence[Row]) -> None:

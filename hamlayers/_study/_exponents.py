@@ -59,6 +59,20 @@ def fit(rows: Sequence[Row], quantity: str, *, least: int = 1) -> PowerLaw | Non
     )
 
 
+def widest(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the target that was studied at the most sizes: what a step costs depends on the true function too."""
+    sizes: dict[str, set[tuple[int, int]]] = {}
+    for row in rows:
+        sizes.setdefault(row["target"], set()).add((row["neurons"], row["groups"]))
+    chosen = max(sizes, key=lambda target: len(sizes[target]))
+    return [row for row in rows if row["target"] == chosen]
+
+
+def fully_trained(rows: Sequence[Row]) -> list[Row]:
+    """The rows of sizes that may be trained for the largest number of steps: larger ones have a budget of work."""
+    return [r for r in rows if r["work"] >= r["batch"] * r["neurons"] * r["groups"] * r["max_steps"]]
+
+
 def curve(rows: Sequence[Row], quantity: str, along: str, keep: Callable[[Row], bool]) -> dict[int, Spread]:
     """The quantity against the number of neurons, or of groups: its spread over all rows kept."""
     found: dict[int, list[float]] = {}

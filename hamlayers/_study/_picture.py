@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ._exponents import Spread, curve, fit, summary
+from ._exponents import Spread, curve, fit, summary, widest
 from ._families import FAMILIES, QUASI, RELU, SPLINE, TRUTH
 from ._memory import ACTIVATIONS, LEARNED
 from ._table import Row
@@ -50,8 +50,12 @@ def _at(along: str, size: int, *conditions: tuple[str, str]) -> Callable[[Row], 
 
 
 def draw_costs(rows: Sequence[Row]) -> Any:
-    """Time per step, memory and parameters against the neurons per group and against the groups, with exponents."""
-    figure = _figure(8.4, 9.0)
+    """Time per step, memory and parameters against the neurons per group and against the groups, with exponents.
+
+    For the one target that was studied at the most sizes.
+    """
+    rows = widest(rows)
+    figure = _figure(8.4, 8.6)
     grid = figure.subplots(3, 2, sharey="row")
     for axes, (quantity, name) in zip(grid, COSTS.items(), strict=True):
         axes[0].set_ylabel(name)
@@ -67,6 +71,7 @@ def draw_costs(rows: Sequence[Row]) -> Any:
             ax.set(xscale="log", yscale="log", xlabel=f"{AXES[along]}, at ${other}={size}$")
             ax.grid(alpha=0.3)
             ax.legend(fontsize="x-small")
+    figure.suptitle(f"target: {rows[0]['target']}", fontsize="medium")
     return figure
 
 
