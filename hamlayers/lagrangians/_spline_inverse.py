@@ -103,7 +103,7 @@ def conjugate(grid: SplineGrid, splines: Splines, y: Float[Array, "*s"]) -> Floa
     At the root `x`, rounded, `x g - L + x (y - g)` is right to second order in its error. The derivatives are those of
     the exact inverse: `dx = (dy - dg) / g'`.
     """
-    table, group = make_table(grid, splines), splines.group
+    table, group = make_table(grid, splines, "energy"), splines.group
     fixed, target = jax.lax.stop_gradient((table, y))
     found = _inverse(grid, fixed, target, group)
 
