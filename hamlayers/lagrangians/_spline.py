@@ -192,14 +192,15 @@ class Spline(AbstractElementwise):
         first, last = (np.repeat(end, max(degree - 1, 1)) for end in (knots[0], knots[-1]))
         outer = np.repeat([knots[0] - reach, knots[-1] + reach], degree + 1)
         full = np.concatenate([outer[: degree + 1], first, knots[1:-1], last, outer[degree + 1 :]])
-        slopes = np.abs(np.asarray(self.slopes, np.float64)).T
-        repeats = np.ones(len(slopes), int)
+        control = np.abs(np.asarray(self.slopes, np.float64)).T
+        repeats = np.ones(len(control), int)
         repeats[[0, -1]] += degree - 1
         gaps = (full[degree + 1 : -1] - full[1 : -degree - 1]) / degree
-        sums = np.cumsum(np.repeat(slopes, repeats, axis=0) * gaps.reshape(-1, *[1] * (slopes.ndim - 1)), axis=0)
+        sums = np.cumsum(np.repeat(control, repeats, axis=0) * gaps.reshape(-1, *[1] * (control.ndim - 1)), axis=0)
         sums = np.concatenate([np.zeros_like(sums[:1]), sums])
-        shift = np.asarray(self.offset, np.float64) - BSpline(full, sums, degree)(0.0)
-        return BSpline(full, sums + shift, degree)
+        # at the first knot, since 0 may be far from the grid, where extrapolation loses digits
+        start = np.asarray(self.offset, np.float64) + design(self.grid, knots[:1])[0, 1:] @ control
+        return BSpline(full, sums + (start - BSpline(full, sums, degree)(knots[0])), degree)
 
     def hinges(self) -> Hinges:
         """The corners of a spline of degree 1: `g(x) = offset + slope x + sum_k weights_k max(x - knots_k, 0)`.
