@@ -227,11 +227,17 @@ def test_cost_does_not_depend_on_the_grid() -> None:
 # --- the conjugate ----------------------------------------------------------------------------------------------------
 
 
-def test_conjugate_is_infinite_outside_the_range() -> None:
-    bounded = lg.Spline(np.array([0.0, 0, 1, 2, 1, 0, 0]), grid=5, interval=(-2, 2), offset=0.5)
-    low, high = bounded.activation(jnp.array([-9.0, 9.0]))
-    at = jax.vmap(bounded.conjugate)(jnp.stack([low, high, low - 0.01, high + 0.01]))
-    np.testing.assert_array_equal(np.isfinite(at), [True, True, False, False])
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
+def test_conjugate_is_finite_exactly_on_the_range(scale: float) -> None:
+    slopes = np.array([0.0, 0, 1, 2, 1, 0, 0]) / scale
+    bounded = lg.Spline(slopes, grid=5, interval=(-2 * scale, 1.9 * scale), offset=0.5)
+    g = bounded.activation(scale * jnp.concatenate([jnp.array([-9.0, 9.0]), jnp.linspace(-2, 1.9, 50)]))
+    low, high = g[0], g[1]
+    at = jax.vmap(bounded.conjugate)(jnp.concatenate([jnp.stack([low - 0.01, high + 0.01]), g]))
+    np.testing.assert_array_equal(np.isfinite(at), [False] * 2 + [True] * 52)
+
+
+def test_conjugate_of_a_rectifier() -> None:
     relu = lg.Spline.fit("relu", degree=1)
     found = jax.vmap(relu.conjugate)(jnp.array([-1e-6, 0.0, 0.3, 7.0]))
     np.testing.assert_allclose(found, [np.inf, 0, 0.09 / 2, 49 / 2], rtol=1e-6)

@@ -56,7 +56,8 @@ class Spline(AbstractElementwise):
     - **Error**: a few units in the last place of the largest activation within the grid; the local coordinate keeps its
       precision however fine the grid. Near `x = 0`, where `offset = 0`, relative to `g(x)` itself. The energy is a sum
       of non-negative terms.
-    - **Cost**: independent of the number of knots, for equally spaced ones.
+    - **Cost**: for each neuron, independent of the number of equally spaced knots; growing with its logarithm for
+      given ones. Once a call, a table of all pieces.
     - **Source**: de Boor, A Practical Guide to Splines (1978), chapters 9 to 11; that increasing coefficients make an
       increasing spline: Schumaker, Spline Functions (1981), theorem 4.76.
     """
@@ -181,6 +182,8 @@ class Spline(AbstractElementwise):
 
         The lines outside the grid are part of it, to a distance `margin` (default: the length of the grid); farther out
         its extrapolation is the same line, but loses digits.
+
+        - **Raises**: `ValueError` if `margin` is not positive and finite.
         """
         from scipy.interpolate import BSpline
 

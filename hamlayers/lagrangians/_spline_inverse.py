@@ -88,8 +88,9 @@ def _unreached(
 
     def bounds(outer: int, inner: int, sign: float) -> Float[Array, "G"]:
         """The largest value of `sign * g`: infinite, or that at the end of the grid."""
-        rounding = 8 * eps * sum((jnp.abs(column[:, inner]) for column in columns), jnp.zeros_like(columns[0][:, 0]))
-        return jnp.where(columns[1][:, outer] > 0, jnp.inf, sign * columns[0][:, outer] + rounding)
+        slopes = sum((jnp.abs(column[:, inner]) for column in columns[1:]), jnp.zeros_like(columns[0][:, 0]))
+        largest = jnp.abs(columns[0][:, inner]) + float(grid.width[inner]) * slopes  # of the terms that are added up
+        return jnp.where(columns[1][:, outer] > 0, jnp.inf, sign * columns[0][:, outer] + 8 * eps * largest)
 
     highest, lowest = bounds(rows - 1, rows - 2, 1.0), bounds(0, 1, -1.0)
     spread = (lambda b: b[0]) if group is None else (lambda b: lookup(b, group))
