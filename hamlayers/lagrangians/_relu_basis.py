@@ -40,6 +40,7 @@ class ReLUBasis(AbstractElementwise):
       knots, and, when it is called, an axis that is missing or does not divide; `TypeError` for what is not a number.
     - **Error**: a few units in the last place; activation and Lagrangian are sums of non-negative terms.
     - **Cost**: proportional to the number of knots.
+    - **Source**: that `grad L*` is the inverse of `grad L`: Rockafellar, Convex Analysis (1970), theorem 23.5.
     """
 
     knots: Float[Array, "*G k"]

@@ -56,7 +56,8 @@ class Spline(AbstractElementwise):
     - **Error**: a few units in the last place of the largest activation within the grid; the local coordinate keeps its
       precision however fine the grid. Near `x = 0`, where `offset = 0`, relative to `g(x)` itself. The energy is a sum
       of non-negative terms.
-    - **Cost**: independent of the number of knots, for equally spaced ones.
+    - **Cost**: for each neuron, independent of the number of equally spaced knots; growing with its logarithm for
+      given ones. Once a call, a table of all pieces.
     - **Source**: de Boor, A Practical Guide to Splines (1978), chapters 9 to 11; that increasing coefficients make an
       increasing spline: Schumaker, Spline Functions (1981), theorem 4.76.
     """
@@ -181,6 +182,8 @@ class Spline(AbstractElementwise):
 
         The lines outside the grid are part of it, to a distance `margin` (default: the length of the grid); farther out
         its extrapolation is the same line, but loses digits.
+
+        - **Raises**: `ValueError` if `margin` is not positive and finite.
         """
         from scipy.interpolate import BSpline
 
@@ -192,14 +195,15 @@ class Spline(AbstractElementwise):
         first, last = (np.repeat(end, max(degree - 1, 1)) for end in (knots[0], knots[-1]))
         outer = np.repeat([knots[0] - reach, knots[-1] + reach], degree + 1)
         full = np.concatenate([outer[: degree + 1], first, knots[1:-1], last, outer[degree + 1 :]])
-        slopes = np.abs(np.asarray(self.slopes, np.float64)).T
-        repeats = np.ones(len(slopes), int)
+        control = np.abs(np.asarray(self.slopes, np.float64)).T
+        repeats = np.ones(len(control), int)
         repeats[[0, -1]] += degree - 1
         gaps = (full[degree + 1 : -1] - full[1 : -degree - 1]) / degree
-        sums = np.cumsum(np.repeat(slopes, repeats, axis=0) * gaps.reshape(-1, *[1] * (slopes.ndim - 1)), axis=0)
+        sums = np.cumsum(np.repeat(control, repeats, axis=0) * gaps.reshape(-1, *[1] * (control.ndim - 1)), axis=0)
         sums = np.concatenate([np.zeros_like(sums[:1]), sums])
-        shift = np.asarray(self.offset, np.float64) - BSpline(full, sums, degree)(0.0)
-        return BSpline(full, sums + shift, degree)
+        # at the first knot, since 0 may be far from the grid, where extrapolation loses digits
+        start = np.asarray(self.offset, np.float64) + design(self.grid, knots[:1])[0, 1:] @ control
+        return BSpline(full, sums + (start - BSpline(full, sums, degree)(knots[0])), degree)
 
     def hinges(self) -> Hinges:
         """The corners of a spline of degree 1: `g(x) = offset + slope x + sum_k weights_k max(x - knots_k, 0)`.

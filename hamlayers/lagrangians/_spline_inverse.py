@@ -88,8 +88,9 @@ def _unreached(
 
     def bounds(outer: int, inner: int, sign: float) -> Float[Array, "G"]:
         """The largest value of `sign * g`: infinite, or that at the end of the grid."""
-        rounding = 8 * eps * sum((jnp.abs(column[:, inner]) for column in columns), jnp.zeros_like(columns[0][:, 0]))
-        return jnp.where(columns[1][:, outer] > 0, jnp.inf, sign * columns[0][:, outer] + rounding)
+        slopes = sum((jnp.abs(column[:, inner]) for column in columns[1:]), jnp.zeros_like(columns[0][:, 0]))
+        largest = jnp.abs(columns[0][:, inner]) + float(grid.width[inner]) * slopes  # of the terms that are added up
+        return jnp.where(columns[1][:, outer] > 0, jnp.inf, sign * columns[0][:, outer] + 8 * eps * largest)
 
     highest, lowest = bounds(rows - 1, rows - 2, 1.0), bounds(0, 1, -1.0)
     spread = (lambda b: b[0]) if group is None else (lambda b: lookup(b, group))
@@ -103,7 +104,7 @@ def conjugate(grid: SplineGrid, splines: Splines, y: Float[Array, "*s"]) -> Floa
     At the root `x`, rounded, `x g - L + x (y - g)` is right to second order in its error. The derivatives are those of
     the exact inverse: `dx = (dy - dg) / g'`.
     """
-    table, group = make_table(grid, splines), splines.group
+    table, group = make_table(grid, splines, "energy"), splines.group
     fixed, target = jax.lax.stop_gradient((table, y))
     found = _inverse(grid, fixed, target, group)
 

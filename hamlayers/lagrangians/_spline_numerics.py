@@ -4,7 +4,7 @@ Four active coefficients instead of all basis functions: the cost does not depen
 """
 
 from functools import partial
-from typing import NamedTuple, final
+from typing import Literal, NamedTuple, TypeAlias, final
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,10 @@ from jaxtyping import Array, DTypeLike, Float, Int
 
 from .._typing import FloatArray
 from ._spline_grid import Chain, SplineGrid
+
+
+Integral: TypeAlias = Literal["value", "energy"] | None
+"""What else a table holds at the bases of its rows: `L`, or `x g - L`."""
 
 
 def lookup(column: Float[Array, "r"], index: Int[Array, "*s"]) -> Float[Array, "*s"]:
@@ -36,13 +40,12 @@ class Splines(NamedTuple):
 class Table(NamedTuple):
     """The columns of the rows of `G` splines, one after the other: each of shape `(G * rows,)`.
 
-    On a row, with `d = x - base` and `u = d / width`, `g = b_0 + d (b_1 + b_2 u + b_3 u^2 + ...)`; `value` and `energy`
-    are `L` and `x g - L` at its base.
+    On a row, with `d = x - base` and `u = d / width`, `g = b_0 + d (b_1 + b_2 u + b_3 u^2 + ...)`. `integral` is the
+    Lagrangian `L` or the energy `x g - L` at its base, or `None` if neither was asked for.
     """
 
     coefficients: tuple[Float[Array, "r"], ...]
-    value: Float[Array, "r"]
-    energy: Float[Array, "r"]
+    integral: Float[Array, "r"] | None
 
 
 @final
@@ -77,9 +80,9 @@ def constant(values: np.ndarray, like: FloatArray) -> FloatArray:
 
 
 def _follow(
-    chain: Chain, start: tuple[FloatArray, FloatArray, FloatArray], windows: Float[Array, "G n p"]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Activation, value and energy at the bases of the rows of a chain and of the one behind it, each `(G, m + 1)`."""
+    chain: Chain, start: list[Float[Array, "G"]], windows: Float[Array, "G n p"], integral: Integral
+) -> list[Float[Array, "G m"]]:
+    """The activation, and the integral, at the bases of the rows of a chain and of the one behind it."""
     active = windows[:, chain.pieces]
 
     def weigh(weights: np.ndarray) -> Float[Array, "G m"]:
@@ -89,38 +92,42 @@ def _follow(
         return first[:, None] + jnp.pad(jnp.cumsum(steps, axis=1), ((0, 0), (1, 0)))
 
     g = add_up(start[0], chain.sign * weigh(chain.first))
+    if integral is None:
+        return [g]
+    if integral == "energy":
+        return [g, add_up(start[1], weigh(chain.moment))]
     length = constant(chain.sign * chain.length[None], windows)
-    value = add_up(start[1], length * g[:, :-1] + weigh(chain.second))
-    return g, value, add_up(start[2], weigh(chain.moment))
+    return [g, add_up(start[1], length * g[:, :-1] + weigh(chain.second))]
 
 
-def make_table(grid: SplineGrid, splines: Splines) -> Table:
+def make_table(grid: SplineGrid, splines: Splines, integral: Integral = None) -> Table:
     """The table of `G` splines."""
     slopes, offset = splines.slopes, splines.offset
     n, p, z = grid.pieces, grid.degree, grid.zero_row
     lowest, highest = slopes[:, :1], slopes[:, -1:]
     inner = slopes[:, 1:-1] if p == 1 else slopes
     windows = jnp.stack([inner[:, j : j + n] for j in range(p)], axis=-1)
-    origin = (offset, jnp.zeros_like(offset), jnp.zeros_like(offset))
+    origin = [offset, jnp.zeros_like(offset)][: 1 if integral is None else 2]
 
-    def reach(end: float, slope: Float[Array, "G 1"]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def reach(end: float, slope: Float[Array, "G 1"]) -> list[Float[Array, "G"]]:
         """From 0 to the end of the grid, along the line outside it."""
         rest = slope[:, 0] * (end * end / 2)
-        return offset + slope[:, 0] * end, offset * end + rest, rest
+        return [offset + slope[:, 0] * end, rest if integral == "energy" else offset * end + rest][: len(origin)]
 
     # both chains begin on the row of 0, or at the end of the grid behind which that row lies
-    after = _follow(grid.right, reach(float(grid.knots[0]), lowest) if z == 0 else origin, windows)
-    before = _follow(grid.left, reach(float(grid.knots[-1]), highest) if z == n + 1 else origin, windows)
-    parts = [
+    first, last = float(grid.knots[0]), float(grid.knots[-1])
+    after = _follow(grid.right, reach(first, lowest) if z == 0 else origin, windows, integral)
+    before = _follow(grid.left, reach(last, highest) if z == n + 1 else origin, windows, integral)
+    at_base = [
         jnp.concatenate([b[:, ::-1] if z == n + 1 else b[:, :0:-1], o[:, None], a if z == 0 else a[:, 1:]], axis=1)
         for b, o, a in zip(before, origin, after, strict=True)
     ]
     taylor = jnp.sum(windows[..., None] * constant(grid.taylor[None], windows), axis=2)
-    columns = [parts[0], jnp.concatenate([lowest, taylor[..., 0], highest], axis=1)]
     none = jnp.zeros_like(lowest)
+    columns = [jnp.concatenate([lowest, taylor[..., 0], highest], axis=1)]
     columns += [jnp.concatenate([none, taylor[..., k], none], axis=1) for k in range(1, p)]
-    *coefficients, value, energy = _materialise([c.reshape(-1) for c in (*columns, *parts[1:])])
-    return Table(tuple(coefficients), value, energy)
+    stored = _materialise([c.reshape(-1) for c in (at_base[0], *columns, *at_base[1:])])
+    return Table(tuple(stored[: p + 1]), None if integral is None else stored[p + 1])
 
 
 def _materialise(columns: list[Float[Array, "r"]]) -> Float[Array, "c r"]:
@@ -202,12 +209,13 @@ def activation_at(table: Table, place: Place) -> Float[Array, "*s"]:
 
 def energy_at(table: Table, place: Place) -> Float[Array, "*s"]:
     """`x g - L = E_base + d sum_k b_k u^(k-1) (base + k/(k+1) d)`: the integral of `s g'(s)`, never negative."""
+    assert table.integral is not None
     others = [
         lookup(column, place.row) * (place.base + place.distance * (k / (k + 1)))
         for k, column in enumerate(table.coefficients)
         if k > 0
     ]
-    return lookup(table.energy, place.row) + place.distance * _horner(others, place.u)
+    return lookup(table.integral, place.row) + place.distance * _horner(others, place.u)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -219,12 +227,13 @@ def activation(grid: SplineGrid, splines: Splines, x: Float[Array, "*s"]) -> Flo
 @partial(jax.jit, static_argnums=0)
 def value(grid: SplineGrid, splines: Splines, x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """`L = L_base + d (b_0 + d sum_k b_k u^(k-1) / (k+1))`, elementwise."""
-    table, place = make_table(grid, splines), locate(grid, x, splines.group)
+    table, place = make_table(grid, splines, "value"), locate(grid, x, splines.group)
+    assert table.integral is not None
     first, *others = (lookup(column, place.row) / (k + 1) for k, column in enumerate(table.coefficients))
-    return lookup(table.value, place.row) + place.distance * (first + place.distance * _horner(others, place.u))
+    return lookup(table.integral, place.row) + place.distance * (first + place.distance * _horner(others, place.u))
 
 
 @partial(jax.jit, static_argnums=0)
 def energy(grid: SplineGrid, splines: Splines, x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """`x g(x) - L(x)`, elementwise."""
-    return energy_at(make_table(grid, splines), locate(grid, x, splines.group))
+    return energy_at(make_table(grid, splines, "energy"), locate(grid, x, splines.group))
