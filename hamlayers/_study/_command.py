@@ -48,9 +48,9 @@ The network settles with the upper half of the image held, and weights, threshol
 implicit gradient of the squared error of the lower half. The loss is that error over the error of the mean image.
 Needs scikit-learn, for its 1,797 digits (the extra `data`).
 
-Fixed are identity, relu, tanh 4, tanh 8, tanh 16, sigmoid 2.5, sigmoid 5, sigmoid 10, sigmoid 20, softmax 2.5,
-softmax 5 and softmax 10, each with that beta. Learned are relu-basis, given form (a sigmoid of learned height and
-steepness) and splines, one for each neuron, and spline, one for all of them.
+Fixed are identity, relu, tanh 4, tanh 8, tanh 16, sigmoid 2.5, sigmoid 5, sigmoid 10, sigmoid 20, softmax 1.25,
+softmax 2.5, softmax 3.5, softmax 5 and softmax 10, each with that beta. Learned are relu-basis, given form (a sigmoid
+of learned height and steepness) and splines, one for each neuron, and spline, one for all of them.
 """
 
 

@@ -36,7 +36,7 @@ FIXED = (
     "relu",
     *(f"tanh {beta}" for beta in (4, 8, 16)),
     *(f"sigmoid {beta}" for beta in (2.5, 5, 10, 20)),
-    *(f"softmax {beta}" for beta in (2.5, 5, 10)),
+    *(f"softmax {beta}" for beta in (1.25, 2.5, 3.5, 5, 10)),
 )
 LEARNED = ("relu-basis", "given form", "spline", "splines")
 ACTIVATIONS = FIXED + LEARNED
