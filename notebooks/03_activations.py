@@ -152,7 +152,7 @@ slope = eqx.filter_grad(
 assert float(jnp.max(jnp.abs(slope.layers["hidden"].lagrangian.slopes))) > 0  # the gradient reaches the splines
 
 # %% [markdown]
-# `hamlayers study memory` trains such networks to complete digits of which the lower half is hidden, with twelve fixed
+# `hamlayers study memory` trains such networks to complete digits of which the lower half is hidden, with fourteen fixed
 # activations and four that are learned, five times each. On the digits they were trained on, a spline for each neuron
 # ends with a lower loss than every fixed activation, in the mean over the seeds.
 
