@@ -152,9 +152,9 @@ slope = eqx.filter_grad(
 assert float(jnp.max(jnp.abs(slope.layers["hidden"].lagrangian.slopes))) > 0  # the gradient reaches the splines
 
 # %% [markdown]
-# `hamlayers study memory` trains such networks to complete digits of which the lower half is hidden, with fourteen fixed
-# activations and four that are learned, five times each. On the digits they were trained on, a spline for each neuron
-# ends with a lower loss than every fixed activation, in the mean over the seeds.
+# `hamlayers study memory` trains such networks to complete digits of which the lower half is hidden, with fourteen
+# fixed activations and four that are learned, five times each. On the digits they were trained on, a spline for each
+# neuron ends with a lower loss than every fixed activation, in the mean over the seeds. On digits held out it does not.
 
 # %%
 losses, outside = {}, {}
@@ -170,3 +170,4 @@ best = min((name for name in losses if name not in learned), key=lambda name: np
 gain = np.asarray(losses[best]) - np.asarray(losses["splines"])
 print(f"splines against {best}: {gain.mean():.4f} lower, in {np.sum(gain > 0)} of {gain.size} seeds")
 assert gain.mean() > 0
+assert np.mean(outside["splines"]) > np.mean(outside["softmax 2.5"])

@@ -222,7 +222,7 @@ def _print_losses(rows: Sequence[Row]) -> None:
 def _print_exponents(rows: Sequence[Row]) -> None:
     """The exponents in N and G with their standard errors: of costs for one target, of errors over all of them."""
     costs, trained = widest(rows), fully_trained(rows)
-    print(f"\n{'family':<14}{'quantity':<17}{'exponent in N':>18}{'exponent in G':>18}  sizes")
+    lines = []
     for family in FAMILIES:
         for quantity in ("parameters", "step_seconds", "memory_bytes", "train_error", "heldout_error"):
             error = quantity.endswith("error")
@@ -233,11 +233,12 @@ def _print_exponents(rows: Sequence[Row]) -> None:
                     f"{exponent:.2f} +- {spread:.2f}"
                     for exponent, spread in ((law.neurons, law.neurons_error), (law.groups, law.groups_error))
                 )
-                print(f"{family:<14}{quantity:<17}" + "".join(f"{text:>18}" for text in shown) + f"{law.points:>7}")
-    print(
-        f"costs: target {costs[0]['target']}, at least {LARGE} neurons; errors: sizes with the full number of steps",
-        flush=True,
-    )
+                lines.append(
+                    f"{family:<14}{quantity:<17}" + "".join(f"{text:>18}" for text in shown) + f"{law.points:>7}"
+                )
+    if lines:
+        print(f"\n{'family':<14}{'quantity':<17}{'exponent in N':>18}{'exponent in G':>18}  sizes", *lines, sep="\n")
+        print(f"costs: {costs[0]['target']}, at least {LARGE} neurons; errors: sizes with the full number of steps")
 
 
 def _save(stem: str, pictures: dict[str, Callable[[Sequence[Row]], Any]], rows: Sequence[Row]) -> None:
