@@ -150,9 +150,7 @@ def _as(dtype: Any, tree: Any) -> Any:
 def test_states_narrower_than_the_weights(method: str, x64: None) -> None:
     """A float32 state with x64 on, and layers of different precision."""
     network = _linear()
-    narrow = hl.settle(
-        network, {"v": START.astype(np.float32)}, method=METHODS[method], inputs=CURRENTS, energy_atol=1e-3
-    )
+    narrow = hl.settle(network, {"v": START.astype(np.float32)}, method=METHODS[method], inputs=CURRENTS, rtol=1e-3)
     assert {x.dtype for x in narrow.state.values()} == {jnp.dtype(jnp.float32)}
     np.testing.assert_allclose(_joined(narrow.state), _linear_rest(), atol=0.1)
     if method != "anderson":
@@ -750,6 +748,8 @@ def test_ensembles_of_networks(x64: None) -> None:
         ({"rtol": 0.0}, ValueError, "`rtol` must be positive and finite, got 0.0"),
         ({"atol": -1.0}, ValueError, "`atol` must be positive and finite, got -1.0"),
         ({"energy_atol": np.nan}, ValueError, "`energy_atol` must be positive and finite, got nan"),
+        ({"energy_atol": 1.0, "method": hl.Euler(0.1)}, ValueError, "`energy_atol` is for block descent"),
+        ({"max_steps": 2**31}, ValueError, "`max_steps` must be below 2"),
         ({"rtol": "1"}, TypeError, "`rtol` must be a real number, got '1'"),
         ({"rtol": True}, TypeError, "`rtol` must be a real number, got True"),
         ({"rtol": 1j}, TypeError, "`rtol` must be a real number, got 1j"),
@@ -803,6 +803,14 @@ def test_bad_networks_and_states(memory: tuple, no_typecheck: None) -> None:
         (lambda: hl.Anderson(1), ValueError, "`memory` must be an int of at least 2, got 1"),
         (lambda: hl.Anderson(3, -1.0), ValueError, "`regularisation` must not be negative, got -1.0"),
         (lambda: hl.Euler(0.0), ValueError, "Euler: `step` must be positive and finite, got"),
+        (lambda: hl.Optimistix(optx.Bisection(0.1, 0.1)), TypeError, "Optimistix: Bisection searches an interval"),
+        (
+            lambda: hl.Integrate(solver=diffrax.SemiImplicitEuler()),
+            TypeError,
+            "one for ordinary differential equations",
+        ),
+        (lambda: hl.Integrate(solver=diffrax.Euler()), ValueError, "Integrate: Euler has no error estimate"),
+        (lambda: hl.Integrate(dt0=0.0), ValueError, "`dt0`"),
         (lambda: hl.Optimistix(3), TypeError, "Optimistix: `solver` must be an optimistix solver, got int"),
         (lambda: hl.Integrate(-1.0), ValueError, "Integrate: `t1` must be positive and finite"),
         (lambda: hl.Integrate(solver=3), TypeError, "Integrate: `solver` must be a diffrax solver, got int"),
