@@ -116,7 +116,7 @@ def _assert_honest(network: hl.HAM, settled: hl.Settled, inputs: dict, clamp: di
         force[name] += u
         energy -= float(np.sum(u * np.asarray(g[name])))
     for name, mask in clamp.items():
-        force[name][mask] = 0
+        force[name] = force[name][~mask]
     largest = max(np.sqrt(np.mean(np.square(f))) for f in force.values())
     sizes = sum(float(jnp.sum(jnp.abs(x)) + jnp.sum(jnp.abs(x * g[name]))) for name, x in settled.state.items())
     unit = 100 * eps(settled.energy.dtype) * (1 + sizes)

@@ -85,9 +85,9 @@ class Integrate(AbstractMethod):
 
     - `t1`: the longest time, `> 0`.
     - `solver`, `stepsize_controller`: diffrax's, for ordinary differential equations; default `Tsit5`, and a
-        `PIDController` with a tenth of the `rtol` of `settle`, or 8 units in the last place if that is more, and steps
-        of at most twice the largest time constant. A controller whose tolerance is not well below that of `settle`
-        jitters around the fixed point, and never arrives.
+        `PIDController` with a tenth of the `rtol` of `settle`, at least 1e-6, and steps of at most twice the largest
+        time constant. A controller whose tolerance is far above that of `settle` may jitter around the fixed point, and
+        never arrive.
     - `dt0`: constant steps, or the first one if a controller is given; needed by a solver without an error estimate.
 
     **Raises:** `ValueError` unless `t1` and `dt0` are positive and finite, and for a solver that needs a `dt0`;
@@ -133,7 +133,7 @@ class Integrate(AbstractMethod):
         t1 = self.t1.astype(dtype)
         controller = self.stepsize_controller
         if controller is None:
-            rtol = jnp.maximum(0.1 * tolerances.rtol.astype(dtype), 8 * jnp.finfo(dtype).eps)
+            rtol = jnp.maximum(0.1 * tolerances.rtol.astype(dtype), 1e-6)
             longest = 2 * jnp.max(jnp.stack([layer.tau for layer in problem.network.layers.values()])).astype(dtype)
             controller = diffrax.PIDController(rtol=rtol, atol=0.1 * rtol, dtmax=jax.lax.stop_gradient(longest))
         solution = diffrax.diffeqsolve(

@@ -120,7 +120,7 @@ def force_test(
     finite = jnp.max(sizes) < 1e-3 * jnp.sqrt(jnp.finfo(dtype).max)
     residual = jnp.where(finite, jnp.max(forces), jnp.inf)
     met = jnp.all(forces <= tolerances.atol.astype(dtype) + tolerances.rtol.astype(dtype) * sizes)
-    return met & finite & (residual <= 0.9 * highest), residual
+    return met & finite & (residual <= 0.9 * highest.astype(dtype)), residual
 
 
 def higher(highest: Scalar, residual: Scalar) -> Scalar:
