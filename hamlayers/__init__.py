@@ -1,6 +1,6 @@
 """hamlayers: energy-based associative memories on jax."""
 
-from . import lagrangians as lagrangians, synapses as synapses
+from . import lagrangians as lagrangians, models as models, synapses as synapses
 from ._layer import Layer as Layer
 from ._named_layers import (
     ExpLayer as ExpLayer,
@@ -12,6 +12,7 @@ from ._named_layers import (
     SigmoidLayer as SigmoidLayer,
     SoftmaxLayer as SoftmaxLayer,
     SphericalNormLayer as SphericalNormLayer,
+    SplineLayer as SplineLayer,
     TanhLayer as TanhLayer,
 )
 from ._network import HAM as HAM

@@ -1,12 +1,15 @@
 """The named layers: one function for each common Lagrangian."""
 
+from collections.abc import Callable
+
 import jax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._checks import as_shape
 from ._layer import Layer
-from ._typing import FloatLike, ScalarLike
+from ._typing import FloatLike, Interval, Numbers, ScalarLike
 from .lagrangians import (
+    AbstractElementwise,
     AbstractLagrangian,
     Exp,
     Identity,
@@ -17,6 +20,7 @@ from .lagrangians import (
     Sigmoid,
     Softmax,
     SphericalNorm,
+    Spline,
     Tanh,
 )
 
@@ -314,3 +318,39 @@ def SphericalNormLayer(
       together with `bias`.
     """
     return _make(SphericalNorm(gamma=gamma, delta=delta, axis=axis, eps=eps), shape, tau, bias, use_bias, key)
+
+
+def SplineLayer(
+    shape: int | tuple[int, ...],
+    *,
+    fn: str | AbstractElementwise | Callable[[Float[Array, "m"]], Float[Array, "m"]] = "identity",
+    degree: int = 3,
+    grid: int = 16,
+    interval: Interval = (-4.0, 4.0),
+    knots: Numbers | None = None,
+    groups: int | None = None,
+    axis: int = -1,
+    tau: ScalarLike = 1.0,
+    bias: FloatLike | None = None,
+    use_bias: bool = False,
+    key: PRNGKeyArray | None = None,
+) -> Layer:
+    """A [`Layer`][hamlayers.Layer] of neurons whose increasing activation is learned, a monotone B-spline.
+
+    The Lagrangian is [`hamlayers.lagrangians.Spline`][], fitted to `fn`.
+
+    **Arguments:**
+
+    - `shape`: the shape of one state, an int or a tuple of ints.
+    - `fn`: the activation to start from, a name, an elementwise Lagrangian or a function. (Keyword only.)
+    - `degree`, `grid`, `interval`, `knots`: the degree and the knots of the spline. (Keyword only.)
+    - `groups`, `axis`: into how many groups of equal size with a spline each to divide an axis, `None` for one spline;
+      as many as there are neurons for one each. (Keyword only.)
+    - `tau`, `bias`: as for [`hamlayers.Layer`][]. (Keyword only.)
+    - `use_bias`, `key`: draw a bias from a normal distribution of standard deviation 0.02. (Keyword only.)
+
+    - **Raises**: as [`hamlayers.Layer`][] and the Lagrangian; `ValueError` for `use_bias=True` without a key, or
+      together with `bias`.
+    """
+    spline = Spline.fit(fn, degree=degree, grid=grid, interval=interval, knots=knots, groups=groups, axis=axis)
+    return _make(spline, shape, tau, bias, use_bias, key)

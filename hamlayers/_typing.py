@@ -1,6 +1,6 @@
 """Shaped aliases shared by every module."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -18,6 +18,12 @@ FloatArray: TypeAlias = Float[Array, "..."]
 
 FloatLike: TypeAlias = Float[Array, "..."] | Float[np.ndarray, "..."] | np.floating | float
 """What may be given where a real array is needed."""
+
+Numbers: TypeAlias = FloatLike | int | Sequence[float | int] | Sequence[Sequence[float | int]]
+"""What may be given where a vector, or one for each group, is needed: an array or lists of numbers."""
+
+Interval: TypeAlias = tuple[float | int, float | int]
+"""The two ends of an interval, in increasing order."""
 
 State: TypeAlias = dict[str, Float[Array, "..."]]
 """One array per layer name."""

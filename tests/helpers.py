@@ -15,6 +15,12 @@ SHAPE = (3, 4)
 
 Constructor = Callable[[], lg.AbstractLagrangian]
 
+
+def bending(x: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
+    """An increasing activation of unbounded range, a function of its own rate for each column."""
+    return params["slope"] * x + jnp.arcsinh(params["rate"][None] * x)
+
+
 LAGRANGIANS: dict[str, Constructor] = {
     "identity": lg.Identity,
     "relu": lg.ReLU,
@@ -48,6 +54,20 @@ LAGRANGIANS: dict[str, Constructor] = {
     "softthreshold": lambda: lg.SoftThreshold(0.7),
     "softthreshold of zero": lambda: lg.SoftThreshold(0),
     "erf": lg.Erf,
+    "spline": lambda: lg.Spline(np.array([0.3, 1.2, 0.05, 0.7, 2.0, 0.4, 0.9]), grid=5, interval=(-2.1, 1.3)),
+    "spline of degree 1": lambda: lg.Spline([0.2, 1.0, 0.5, 2.0], degree=1, knots=[-0.7, 0.0, 0.7], offset=0.3),
+    "splines by row": lambda: lg.Spline(
+        np.linspace(0.1, 2, 21).reshape(3, 7),
+        degree=4,
+        knots=[-3.0, -1.1, 0.2, 2.0, 2.4],
+        offset=[0.0, 0.5, -1.0],
+        axis=0,
+    ),
+    "relu basis": lambda: lg.ReLUBasis([-0.7, 0.0, 0.7], [0.5, 1.0, 2.0]),
+    "relu bases by column": lambda: lg.ReLUBasis([[-0.7, 0.7], [0.0, 0.7]], [[0.5, 1.0], [0.3, 2.0]]),
+    "from activation": lambda: lg.FromActivation(bending, {"slope": 0.5, "rate": np.full((4,), 0.25)}, shape=SHAPE),
+    "grouped": lambda: lg.Grouped([lg.Tanh(0.5), lg.Sigmoid(), lg.Tanh(2.0), lg.Spline(grid=4)], axis=1),
+    "grouped alike": lambda: lg.Grouped([lg.Sigmoid(0.5), lg.Sigmoid(2.0, 0.3), lg.Sigmoid()], axis=0),
 }
 """Every Lagrangian, with several parameters and axes, fit for states of `SHAPE`."""
 
@@ -65,6 +85,7 @@ KINDS = [
         "rexp hot",
     ),
     *("layernorm shifted", "spherical shifted", "ghostmax", "softthreshold", "erf"),
+    *("spline", "relu basis", "from activation"),
 ]
 """One or two of each, for what takes long to compile."""
 

@@ -159,6 +159,17 @@ def test_lagrangian_of_the_wrong_shape() -> None:
         hl.Layer(Doubling(), 3)
 
 
+class Undecided(Doubling):
+    """It does not say whether it is convex."""
+
+    convex: ClassVar[Any] = None
+
+
+def test_lagrangian_that_does_not_say_whether_it_is_convex() -> None:
+    with pytest.raises(TypeError, match="Undecided must say whether it is `convex`, a bool"):
+        hl.Layer(Undecided(), 3)
+
+
 def test_traced_tau_and_bias_are_checked_when_they_run() -> None:
     @jax.jit
     def make(tau: jax.Array, bias: jax.Array) -> hl.Layer:

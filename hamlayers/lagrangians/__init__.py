@@ -16,9 +16,14 @@ from ._elementwise import (
     SoftThreshold as SoftThreshold,
     Tanh as Tanh,
 )
+from ._fit import FitReport as FitReport, Hinges as Hinges
+from ._from_activation import FromActivation as FromActivation
+from ._grouped import Grouped as Grouped
 from ._normalising import (
     Ghostmax as Ghostmax,
     LayerNorm as LayerNorm,
     Softmax as Softmax,
     SphericalNorm as SphericalNorm,
 )
+from ._relu_basis import ReLUBasis as ReLUBasis
+from ._spline import Spline as Spline

@@ -15,7 +15,7 @@ import platform
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-BENCHMARKS = ("velocity", "imports", "compilation", "solvers", "settling", "settling_gradients")
+BENCHMARKS = ("velocity", "imports", "compilation", "solvers", "settling", "settling_gradients", "splines")
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ class Timing(NamedTuple):
 
 
 def compare(
-    contenders: Mapping[str, Callable], *, rounds: int, calls: Mapping[str, int] | None = None
+    contenders: Mapping[str, Callable], *, rounds: int, calls: Mapping[str, float] | None = None
 ) -> dict[str, Timing]:
     """Time each contender, after one call of each that compiles it; `calls` says how many steps one call stands for."""
     names = list(contenders)
