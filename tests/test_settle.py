@@ -448,14 +448,14 @@ def _descend(network: hl.HAM, start: dict, masks: dict, method: Any) -> Any:
     def loop(cond: Any, body: Any, init: Any, max_steps: int) -> Any:
         def step(at: Any, _: None) -> Any:
             after = jax.tree.map(lambda new, old: jnp.where(cond(at), new, old), body(at), at)
-            return after, (after.energy, problem.energy(after.accepted))
+            return after, (after.energy, problem.energy(after.accepted), _magnitude(network, problem, after.accepted))
 
         end, energies = jax.lax.scan(step, init, length=max_steps)
         path.append(energies)
         return end
 
     outcome = method.run(problem, Tolerances(tiny, tiny, None), STEPS, loop)
-    return network.energy(start), path[0], outcome, _magnitude(network, problem, outcome.carried), problem.start
+    return network.energy(start), path[0], outcome, problem.start
 
 
 def _magnitude(network: hl.HAM, problem: Any, carried: dict) -> jax.Array:
@@ -509,14 +509,15 @@ def test_the_energy_never_rises(template: str, dtype: Any, acceleration: Any, da
     with precision(dtype):
         which, weights, biases, start, masks = _drawn(data, dtype)
         network = _hypergraph(which, weights, biases, template)
-        before, path, outcome, magnitude, begin = _descend(network, start, masks, hl.BlockDescent(acceleration))
+        before, path, outcome, begin = _descend(network, start, masks, hl.BlockDescent(acceleration))
         hypothesis.assume(np.isfinite(before))
-        kept, measured = (np.asarray(a, np.float64) for a in path)
-        largest = max(1.0, float(magnitude), abs(float(before)), *np.abs(kept[np.isfinite(kept)]))
+        kept, measured, magnitudes = (np.asarray(a, np.float64) for a in path)
+        # What rounding may do at a step, by what has been added up until then; energies may run off later.
+        largest = np.maximum.accumulate(np.maximum(magnitudes, max(1.0, abs(float(before)))))
         bound = 32 * eps(dtype) * largest
         assert np.all(kept <= float(before) + bound), "above the start"
-        assert np.all(np.diff(kept) <= bound), "a step up"
-        np.testing.assert_allclose(kept, measured, atol=2 * bound)
+        assert np.all(np.diff(kept) <= bound[1:]), "a step up"
+        assert np.all((np.abs(kept - measured) <= 2 * bound) | (kept == measured))
         for name, mask in masks.items():
             if name in outcome.carried:
                 np.testing.assert_array_equal(outcome.carried[name][mask], begin[name][mask])
