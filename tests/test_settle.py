@@ -497,10 +497,9 @@ def _drawn(data: st.DataObject, dtype: Any) -> tuple:
 @pytest.mark.parametrize(
     ("template", "dtype", "acceleration"),
     [
-        pytest.param("chain", np.float32, hl.Nesterov(), id="chain"),
-        pytest.param("triangle", np.float64, None, id="triangle, plain"),
-        pytest.param("unknown", np.float32, hl.Anderson(), id="unknown curvature"),
-        pytest.param("unknown", np.float64, hl.Nesterov(), id="unknown curvature, double", marks=pytest.mark.slow),
+        pytest.param("chain", np.float32, hl.Anderson(), id="chain, anderson"),
+        pytest.param("triangle", np.float64, None, id="triangle, plain, double"),
+        pytest.param("unknown", np.float32, hl.Nesterov(), id="unknown curvature, nesterov"),
     ],
 )
 @hypothesis.given(data=st.data())
@@ -525,12 +524,15 @@ def test_the_energy_never_rises(template: str, dtype: Any, acceleration: Any, da
 
 def test_all_lagrangians_are_among_those_tried() -> None:
     tried = {type(kind) for kind in _kinds()}
+    # Those that are learned are in files of their own.
+    learned = {lagrangians.Spline, lagrangians.ReLUBasis, lagrangians.FromActivation, lagrangians.Grouped}
     exported = {
         thing
         for thing in vars(lagrangians).values()
         if isinstance(thing, type)
         and issubclass(thing, lagrangians.AbstractLagrangian)
         and "Abstract" not in thing.__name__
+        and thing not in learned
     }
     assert exported <= tried
     assert {i for i, kind in enumerate(_kinds()) if kind.coupled_axes((N,))} == set(COUPLED)
