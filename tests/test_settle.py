@@ -116,7 +116,7 @@ def _assert_honest(network: hl.HAM, settled: hl.Settled, inputs: dict, clamp: di
         force[name] += u
         energy -= float(np.sum(u * np.asarray(g[name])))
     for name, mask in clamp.items():
-        force[name][mask] = 0
+        force[name] = force[name][~mask]
     largest = max(np.sqrt(np.mean(np.square(f))) for f in force.values())
     sizes = sum(float(jnp.sum(jnp.abs(x)) + jnp.sum(jnp.abs(x * g[name]))) for name, x in settled.state.items())
     unit = 100 * eps(settled.energy.dtype) * (1 + sizes)
@@ -150,9 +150,7 @@ def _as(dtype: Any, tree: Any) -> Any:
 def test_states_narrower_than_the_weights(method: str, x64: None) -> None:
     """A float32 state with x64 on, and layers of different precision."""
     network = _linear()
-    narrow = hl.settle(
-        network, {"v": START.astype(np.float32)}, method=METHODS[method], inputs=CURRENTS, energy_atol=1e-3
-    )
+    narrow = hl.settle(network, {"v": START.astype(np.float32)}, method=METHODS[method], inputs=CURRENTS, rtol=1e-3)
     assert {x.dtype for x in narrow.state.values()} == {jnp.dtype(jnp.float32)}
     np.testing.assert_allclose(_joined(narrow.state), _linear_rest(), atol=0.1)
     if method != "anderson":
@@ -450,14 +448,14 @@ def _descend(network: hl.HAM, start: dict, masks: dict, method: Any) -> Any:
     def loop(cond: Any, body: Any, init: Any, max_steps: int) -> Any:
         def step(at: Any, _: None) -> Any:
             after = jax.tree.map(lambda new, old: jnp.where(cond(at), new, old), body(at), at)
-            return after, (after.energy, problem.energy(after.accepted))
+            return after, (after.energy, problem.energy(after.accepted), _magnitude(network, problem, after.accepted))
 
         end, energies = jax.lax.scan(step, init, length=max_steps)
         path.append(energies)
         return end
 
     outcome = method.run(problem, Tolerances(tiny, tiny, None), STEPS, loop)
-    return network.energy(start), path[0], outcome, _magnitude(network, problem, outcome.carried), problem.start
+    return network.energy(start), path[0], outcome, problem.start
 
 
 def _magnitude(network: hl.HAM, problem: Any, carried: dict) -> jax.Array:
@@ -499,10 +497,9 @@ def _drawn(data: st.DataObject, dtype: Any) -> tuple:
 @pytest.mark.parametrize(
     ("template", "dtype", "acceleration"),
     [
-        pytest.param("chain", np.float32, hl.Nesterov(), id="chain"),
-        pytest.param("triangle", np.float64, None, id="triangle, plain"),
-        pytest.param("unknown", np.float32, hl.Anderson(), id="unknown curvature"),
-        pytest.param("unknown", np.float64, hl.Nesterov(), id="unknown curvature, double", marks=pytest.mark.slow),
+        pytest.param("chain", np.float32, hl.Anderson(), id="chain, anderson"),
+        pytest.param("triangle", np.float64, None, id="triangle, plain, double"),
+        pytest.param("unknown", np.float32, hl.Nesterov(), id="unknown curvature, nesterov"),
     ],
 )
 @hypothesis.given(data=st.data())
@@ -511,14 +508,15 @@ def test_the_energy_never_rises(template: str, dtype: Any, acceleration: Any, da
     with precision(dtype):
         which, weights, biases, start, masks = _drawn(data, dtype)
         network = _hypergraph(which, weights, biases, template)
-        before, path, outcome, magnitude, begin = _descend(network, start, masks, hl.BlockDescent(acceleration))
+        before, path, outcome, begin = _descend(network, start, masks, hl.BlockDescent(acceleration))
         hypothesis.assume(np.isfinite(before))
-        kept, measured = (np.asarray(a, np.float64) for a in path)
-        largest = max(1.0, float(magnitude), abs(float(before)), *np.abs(kept[np.isfinite(kept)]))
+        kept, measured, magnitudes = (np.asarray(a, np.float64) for a in path)
+        # What rounding may do at a step, by what has been added up until then; energies may run off later.
+        largest = np.maximum.accumulate(np.maximum(magnitudes, max(1.0, abs(float(before)))))
         bound = 32 * eps(dtype) * largest
         assert np.all(kept <= float(before) + bound), "above the start"
-        assert np.all(np.diff(kept) <= bound), "a step up"
-        np.testing.assert_allclose(kept, measured, atol=2 * bound)
+        assert np.all(np.diff(kept) <= bound[1:]), "a step up"
+        assert np.all((np.abs(kept - measured) <= 2 * bound) | (kept == measured))
         for name, mask in masks.items():
             if name in outcome.carried:
                 np.testing.assert_array_equal(outcome.carried[name][mask], begin[name][mask])
@@ -526,12 +524,15 @@ def test_the_energy_never_rises(template: str, dtype: Any, acceleration: Any, da
 
 def test_all_lagrangians_are_among_those_tried() -> None:
     tried = {type(kind) for kind in _kinds()}
+    # Those that are learned are in files of their own.
+    learned = {lagrangians.Spline, lagrangians.ReLUBasis, lagrangians.FromActivation, lagrangians.Grouped}
     exported = {
         thing
         for thing in vars(lagrangians).values()
         if isinstance(thing, type)
         and issubclass(thing, lagrangians.AbstractLagrangian)
         and "Abstract" not in thing.__name__
+        and thing not in learned
     }
     assert exported <= tried
     assert {i for i, kind in enumerate(_kinds()) if kind.coupled_axes((N,))} == set(COUPLED)
@@ -750,6 +751,8 @@ def test_ensembles_of_networks(x64: None) -> None:
         ({"rtol": 0.0}, ValueError, "`rtol` must be positive and finite, got 0.0"),
         ({"atol": -1.0}, ValueError, "`atol` must be positive and finite, got -1.0"),
         ({"energy_atol": np.nan}, ValueError, "`energy_atol` must be positive and finite, got nan"),
+        ({"energy_atol": 1.0, "method": hl.Euler(0.1)}, ValueError, "`energy_atol` is for block descent"),
+        ({"max_steps": 2**31}, ValueError, "`max_steps` must be below 2"),
         ({"rtol": "1"}, TypeError, "`rtol` must be a real number, got '1'"),
         ({"rtol": True}, TypeError, "`rtol` must be a real number, got True"),
         ({"rtol": 1j}, TypeError, "`rtol` must be a real number, got 1j"),
@@ -803,6 +806,14 @@ def test_bad_networks_and_states(memory: tuple, no_typecheck: None) -> None:
         (lambda: hl.Anderson(1), ValueError, "`memory` must be an int of at least 2, got 1"),
         (lambda: hl.Anderson(3, -1.0), ValueError, "`regularisation` must not be negative, got -1.0"),
         (lambda: hl.Euler(0.0), ValueError, "Euler: `step` must be positive and finite, got"),
+        (lambda: hl.Optimistix(optx.Bisection(0.1, 0.1)), TypeError, "Optimistix: Bisection searches an interval"),
+        (
+            lambda: hl.Integrate(solver=diffrax.SemiImplicitEuler()),
+            TypeError,
+            "one for ordinary differential equations",
+        ),
+        (lambda: hl.Integrate(solver=diffrax.Euler()), ValueError, "Integrate: Euler has no error estimate"),
+        (lambda: hl.Integrate(dt0=0.0), ValueError, "`dt0`"),
         (lambda: hl.Optimistix(3), TypeError, "Optimistix: `solver` must be an optimistix solver, got int"),
         (lambda: hl.Integrate(-1.0), ValueError, "Integrate: `t1` must be positive and finite"),
         (lambda: hl.Integrate(solver=3), TypeError, "Integrate: `solver` must be a diffrax solver, got int"),

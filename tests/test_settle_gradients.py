@@ -492,7 +492,8 @@ def test_equilibrium_propagation_is_reverse_mode_only(x64: None) -> None:
     [
         (lambda: hl.Implicit(optx.Newton(1e-3, 1e-3)), TypeError, "`solver` must be a lineax solver, got Newton"),
         (lambda: hl.Unrolled(0), ValueError, "`checkpoint` must be at least 1, got 0"),
-        (lambda: hl.Unrolled(True), ValueError, "`checkpoint` must be at least 1, got True"),
+        (lambda: hl.Unrolled(True), TypeError, "`checkpoint` must be an int or None, got True"),
+        (lambda: hl.Unrolled(2.5), TypeError, "`checkpoint` must be an int or None, got 2.5"),
         (lambda: hl.Truncated(0), ValueError, "`k` must be an int of at least 1, got 0"),
         (lambda: hl.Truncated(1.5), ValueError, "`k` must be an int of at least 1, got 1.5"),
         (lambda: hl.EquilibriumPropagation(0.0), ValueError, "`nudge` must be positive and finite, got"),

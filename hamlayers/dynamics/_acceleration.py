@@ -9,7 +9,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._numerics import inner
+from .._numerics import inner, working_dtype
 from .._typing import Scalar, State
 
 
@@ -131,6 +131,7 @@ class Anderson(AbstractAcceleration):
         ridge = self.regularisation / self.memory + jnp.finfo(flat.dtype).eps
         # Points not there yet get a unit diagonal and a zero right-hand side: their weight is exactly zero.
         diagonal = jnp.where(used, ridge, 1.0).astype(flat.dtype)
-        weights = jnp.linalg.solve(gram + jnp.diag(diagonal), used.astype(flat.dtype))
-        weights = weights / jnp.sum(weights)
+        system, dtype = gram + jnp.diag(diagonal), working_dtype(flat.dtype)
+        weights = jnp.linalg.solve(system.astype(dtype), used.astype(dtype))
+        weights = (weights / jnp.sum(weights)).astype(flat.dtype)
         return unravel(weights @ images), _History(images, steps, filled)

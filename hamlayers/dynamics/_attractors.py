@@ -13,6 +13,7 @@ from .._checks import as_float_array
 from .._network import HAM, activations_of
 from .._typing import ClampLike, FloatLike, State, StateLike
 from ._integrate import prepare
+from ._method import Tolerances, force_test
 from ._problem import Problem, problem_of
 from ._settle import Settled, settle
 
@@ -58,6 +59,8 @@ def attractors(network: HAM, states: StateLike, *, tolerance: float = 1e-2, **op
     """
     tolerance = as_positive("attractors", "tolerance", tolerance)
     starts = _as_batch(network, states)
+    if "throw" in options:
+        raise TypeError("attractors: `throw` has no place here: starts that do not come to rest get the label -1.")
     settled = _settle_all(network, starts, options)
     rest = {name: np.asarray(x) for name, x in settled.state.items()}
     g = {name: np.asarray(x, np.float64) for name, x in jax.vmap(network.activations)(settled.state).items()}
@@ -85,6 +88,7 @@ def attractors(network: HAM, states: StateLike, *, tolerance: float = 1e-2, **op
 def _settle_all(network: HAM, starts: State, options: dict[str, Any]) -> Settled:
     """Every start settled, in one compiled loop."""
 
+    # The options are closed over, not traced: a mask that is known decides how its layer may be swept.
     @eqx.filter_jit
     def each(network: HAM, starts: State) -> Settled:
         return jax.vmap(lambda start: settle(network, start, throw=False, **options))(starts)
@@ -183,7 +187,8 @@ def classify(
 
     **Returns:** a [`hamlayers.Classification`][].
 
-    **Raises:** `ValueError` for an unknown layer, patterns that do not fit it, and a tolerance that is not positive.
+    **Raises:** `ValueError` for an unknown layer, patterns that do not fit it, a tolerance that is not positive, a
+    clamp that holds every layer, and a state that is not at rest: the force may be `tolerance^2` of the state.
 
     **Source:** Ramsauer et al., arXiv:2008.02217, section 2 (patterns and metastable mixtures); Fanaskov and Oseledets,
     arXiv:2410.13866 (directions that no activation feels).
@@ -192,9 +197,12 @@ def classify(
     partial, frozen, currents = prepare("classify", network, state, clamp, inputs, elementwise=False)
     if callable(currents):
         raise TypeError("classify: `inputs` must be constant arrays by layer name.")
+    if all(frozen.get(name) is True for name in network.names):
+        raise ValueError("classify: `clamp` holds every layer; there is nothing left that could be at rest.")
     name = network.names[0] if layer is None else layer
     stored = _as_patterns(network, name, patterns)
     full = network.complete(partial)
+    _check_rest(problem_of(network, full, frozen, currents), tolerance)
     g = np.asarray(network.activations(full)[name], np.float64).ravel()
     distances = np.linalg.norm(stored - g, axis=1) / np.linalg.norm(stored, axis=1)
     nearest = int(np.argmin(distances))
@@ -211,6 +219,17 @@ def classify(
         rates=rates,
         idle=idle,
     )
+
+
+def _check_rest(problem: Problem, tolerance: float) -> None:
+    carried = problem.start
+    limits = Tolerances(jnp.asarray(tolerance**2), jnp.asarray(1e-6), None)
+    rest, residual = force_test(problem, carried, problem.drive(carried), limits, jnp.asarray(jnp.inf))
+    if not bool(rest):
+        raise ValueError(
+            f"classify: the state is not at rest, the force has a root mean square of {float(residual):.3g}; settle "
+            "it, with the same `clamp` and `inputs`."
+        )
 
 
 def _between(patterns: np.ndarray, g: np.ndarray, nearest: int) -> bool:
@@ -261,7 +280,7 @@ def _mixture(patterns: np.ndarray, g: np.ndarray) -> np.ndarray:
 def _rates(problem: Problem) -> tuple[np.ndarray, int]:
     """The eigenvalues of `1 - J H` on the range of `H`, and the dimension of its null space."""
     free = np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(problem.hold(_ones(problem)))]) > 0
-    hessian, current = (m[np.ix_(free, free)] for m in _derivatives(problem))
+    hessian, current = (np.asarray(m, np.float64)[np.ix_(free, free)] for m in _derivatives(problem))
     values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
     felt = values > 1e-6 * np.max(values, initial=0)
     whitened = vectors[:, felt] / np.sqrt(values[felt])

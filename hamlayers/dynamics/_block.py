@@ -21,6 +21,7 @@ from ._method import (
     all_finite,
     anywhere,
     force_test,
+    higher,
     select,
 )
 from ._problem import Problem, rounding
@@ -30,8 +31,9 @@ from ._problem import Problem, rounding
 class _Iterate(NamedTuple):
     """`trial` is evaluated next, and `plain` if it is `image`; `accepted` is the last point kept, `image` its sweep.
 
-    `energy` is that of `accepted`, `lowest` the lowest of all points kept. `eliminated` are those layers where the last
-    evaluation was, which a member of a batch that has finished repeats until the others have.
+    `energy` and `residual` are those of `accepted`, `lowest` the lowest energy and `highest` the highest residual of
+    all points kept. `eliminated` are those layers where the last evaluation was, which a member of a batch that has
+    finished repeats until the others have.
     """
 
     trial: State
@@ -42,6 +44,7 @@ class _Iterate(NamedTuple):
     energy: Scalar
     lowest: Scalar
     residual: Scalar
+    highest: Scalar
     steps: Int[Array, ""]
     status: Int[Array, ""]
     eliminated: State | None
@@ -103,6 +106,7 @@ class BlockDescent(AbstractMethod):
             energy=jnp.asarray(jnp.inf, dtype),
             lowest=jnp.asarray(jnp.inf, dtype),
             residual=jnp.asarray(jnp.inf, widest_dtype(dtype)),
+            highest=jnp.asarray(jnp.inf, widest_dtype(dtype)),
             steps=jnp.zeros((), jnp.int32),
             status=jnp.asarray(RUNNING, jnp.int32),
             eliminated=problem.start_eliminated if worthwhile else None,
@@ -125,7 +129,7 @@ class BlockDescent(AbstractMethod):
         evaluation = problem.evaluate(at.trial)
         image = problem.sweep(at.trial, evaluation)
         energy = evaluation.energy
-        rest, residual = force_test(problem, at.trial, evaluation.target, tolerances)
+        rest, residual = force_test(problem, at.trial, evaluation.target, tolerances, at.highest)
         finite = all_finite(image) & jnp.isfinite(energy) & jnp.isfinite(residual)
         good = energy <= at.lowest + rounding(evaluation)
         if not problem.schedule.monotone:
@@ -153,6 +157,7 @@ class BlockDescent(AbstractMethod):
             energy=jnp.where(kept, energy, at.energy),
             lowest=jnp.where(kept, jnp.minimum(energy, at.lowest), at.lowest),
             residual=jnp.where(kept, residual.astype(at.residual.dtype), at.residual),
+            highest=jnp.where(kept, higher(at.highest, residual.astype(at.highest.dtype)), at.highest),
             steps=at.steps + going.astype(jnp.int32),
             status=status,
             eliminated=None if at.eliminated is None else evaluation.eliminated,

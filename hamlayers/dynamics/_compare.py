@@ -25,7 +25,7 @@ class GradientRow(NamedTuple):
 
     - `name`: the gradient.
     - `error`: its error relative to the reference; NaN where there is no derivative.
-    - `status`: `"ok"`, `"not at rest"`, `"not finite"`, or the exception that was raised.
+    - `status`: `"ok"`, `"not finite"`, or the exception that was raised.
     """
 
     name: str

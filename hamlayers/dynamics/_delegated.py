@@ -3,13 +3,14 @@
 from typing import Any, final
 
 import diffrax
+import jax
 import jax.numpy as jnp
 import optimistix as optx
 
 from .._checks import as_positive_scalar
+from .._numerics import widest_dtype
 from .._typing import Scalar, ScalarLike, State
-from ._exponential import ExponentialEuler, ExponentialHeun
-from ._integrate import Arguments, activation_velocity, rates
+from ._integrate import Arguments, activation_velocity, as_controller, as_solver
 from ._method import (
     CONVERGED,
     NONFINITE,
@@ -53,6 +54,8 @@ class Optimistix(AbstractMethod):
         )
         if not isinstance(solver, kinds):
             raise TypeError(f"Optimistix: `solver` must be an optimistix solver, got {type(solver).__name__}.")
+        if isinstance(solver, (optx.Bisection, optx.GoldenSearch)):
+            raise TypeError(f"Optimistix: {type(solver).__name__} searches an interval of one number, not a state.")
         self.solver = solver
 
     @property
@@ -63,12 +66,13 @@ class Optimistix(AbstractMethod):
     def run(self, problem: Problem, tolerances: Tolerances, max_steps: int, loop: Loop) -> Outcome:
         """Solve, then test."""
         options: dict[str, Any] = {"max_steps": max_steps, "throw": False, "adjoint": optx.RecursiveCheckpointAdjoint()}
+        start = _widened(problem.start)
         if isinstance(self.solver, optx.AbstractMinimiser):
-            solution = optx.minimise(lambda y, p: p.energy(p.pin(y)), self.solver, problem.start, problem, **options)
+            solution = optx.minimise(_wide_energy, self.solver, start, problem, **options)
         else:
-            solution = optx.fixed_point(_sweep, self.solver, problem.start, problem, **options)
+            solution = optx.fixed_point(_wide_sweep, self.solver, start, problem, **options)
         steps = jnp.asarray(solution.stats["num_steps"], jnp.int32)
-        return _tested(problem, _sweep(problem.pin(solution.value), problem), steps, tolerances)
+        return _tested(problem, _sweep(_narrowed(solution.value, problem), problem), steps, tolerances)
 
 
 @final
@@ -80,16 +84,20 @@ class Integrate(AbstractMethod):
     **Arguments:**
 
     - `t1`: the longest time, `> 0`.
-    - `solver`, `stepsize_controller`: diffrax's; default `Tsit5` and `PIDController(rtol=1e-6, atol=1e-8)`.
-        A controller whose tolerance is not well below that of `settle` jitters around the fixed point, and never
-        arrives.
+    - `solver`, `stepsize_controller`: diffrax's, for ordinary differential equations; default `Tsit5`, and a
+        `PIDController` with a tenth of the `rtol` of `settle`, at least 1e-6, and steps of at most twice the largest
+        time constant. A controller whose tolerance is far above that of `settle` may jitter around the fixed point, and
+        never arrive.
+    - `dt0`: constant steps, or the first one if a controller is given; needed by a solver without an error estimate.
 
-    **Raises:** `ValueError` unless `t1` is positive and finite, `TypeError` for a solver or controller of another kind.
+    **Raises:** `ValueError` unless `t1` and `dt0` are positive and finite, and for a solver that needs a `dt0`;
+    `TypeError` for a solver or controller of another kind.
     """
 
     t1: Scalar
     solver: diffrax.AbstractSolver
-    stepsize_controller: diffrax.AbstractStepSizeController
+    stepsize_controller: diffrax.AbstractStepSizeController | None
+    dt0: Scalar | None
 
     def __init__(
         self,
@@ -97,19 +105,12 @@ class Integrate(AbstractMethod):
         *,
         solver: diffrax.AbstractSolver | None = None,
         stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+        dt0: ScalarLike | None = None,
     ):
         self.t1 = as_positive_scalar("Integrate", "t1", t1)
-        self.solver = diffrax.Tsit5() if solver is None else solver
-        if stepsize_controller is None:
-            stepsize_controller = diffrax.PIDController(rtol=1e-6, atol=1e-8)
-        self.stepsize_controller = stepsize_controller
-        if not isinstance(self.solver, diffrax.AbstractSolver):
-            raise TypeError(f"Integrate: `solver` must be a diffrax solver, got {type(solver).__name__}.")
-        if not isinstance(stepsize_controller, diffrax.AbstractStepSizeController):
-            raise TypeError(
-                "Integrate: `stepsize_controller` must be a diffrax controller, got "
-                f"{type(stepsize_controller).__name__}."
-            )
+        self.dt0 = None if dt0 is None else as_positive_scalar("Integrate", "dt0", dt0)
+        self.solver = as_solver("Integrate", diffrax.Tsit5() if solver is None else solver)
+        self.stepsize_controller = as_controller("Integrate", stepsize_controller, self.solver, dt0)
 
     @property
     def eliminates(self) -> bool:
@@ -121,28 +122,36 @@ class Integrate(AbstractMethod):
 
         def at_rest(t: Any, y: State, args: Any, **kwargs: Any) -> Any:
             carried = {name: y[name] for name in problem.start}
-            rest, _ = force_test(problem, carried, problem.drive(carried), tolerances)
-            return rest | ~all_finite(y)
+            rest, residual = force_test(problem, carried, problem.drive(carried), tolerances, highest)
+            return rest | ~jnp.isfinite(residual)
 
-        solver = self.solver
-        if isinstance(solver, (ExponentialEuler, ExponentialHeun)) and solver.rate is None:
-            solver = type(solver)(rates)
+        at_start, first = force_test(
+            problem, problem.start, problem.drive(problem.start), tolerances, _unknown(problem)
+        )
+        highest = jnp.where(at_start, jnp.inf, first)
+        dtype = widest_dtype(*(x.dtype for x in problem.initial.values()))
+        t1 = self.t1.astype(dtype)
+        controller = self.stepsize_controller
+        if controller is None:
+            rtol = jnp.maximum(0.1 * tolerances.rtol.astype(dtype), 1e-6)
+            longest = 2 * jnp.max(jnp.stack([layer.tau for layer in problem.network.layers.values()])).astype(dtype)
+            controller = diffrax.PIDController(rtol=rtol, atol=0.1 * rtol, dtmax=jax.lax.stop_gradient(longest))
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(activation_velocity),
-            solver,
-            jnp.zeros_like(self.t1),
-            self.t1,  # pyright: ignore[reportArgumentType]
-            None,
-            problem.initial,
+            self.solver,
+            jnp.zeros_like(t1),
+            t1,  # pyright: ignore[reportArgumentType]
+            None if self.dt0 is None else self.dt0.astype(dtype),  # pyright: ignore[reportArgumentType]
+            {name: x.astype(dtype) for name, x in problem.initial.items()},
             Arguments(problem.network, problem.frozen, problem.currents),
             saveat=diffrax.SaveAt(t1=True),
-            stepsize_controller=self.stepsize_controller,
+            stepsize_controller=controller,
             event=diffrax.Event(at_rest),
             max_steps=max_steps,
             throw=False,
         )
         final: Any = solution.ys
-        carried = {name: final[name][-1] for name in problem.start}
+        carried = {name: final[name][-1].astype(x.dtype) for name, x in problem.start.items()}
         steps = jnp.asarray(solution.stats["num_steps"], jnp.int32)
         return _tested(problem, carried, steps, tolerances)
 
@@ -151,11 +160,40 @@ def _sweep(carried: State, problem: Problem) -> State:
     return problem.sweep(carried, problem.evaluate(carried))
 
 
+def _widened(carried: State) -> State:
+    """The state in the dtype of default floats, in which optimistix computes throughout."""
+    return {name: x.astype(jnp.result_type(float)) for name, x in carried.items()}
+
+
+def _narrowed(wide: State, problem: Problem) -> State:
+    """The state in the dtypes of the start, clamped neurons at their values."""
+    return problem.pin({name: wide[name].astype(x.dtype) for name, x in problem.start.items()})
+
+
+def _wide_sweep(wide: State, problem: Problem) -> State:
+    return _widened(_sweep(_narrowed(wide, problem), problem))
+
+
+def _wide_energy(wide: State, problem: Problem) -> Scalar:
+    return problem.energy(_narrowed(wide, problem)).astype(jnp.result_type(float))
+
+
 def _tested(problem: Problem, carried: State, steps: Any, tolerances: Tolerances) -> Outcome:
     """The outcome at a state that another library arrived at; at the start if that is not finite."""
-    finite = all_finite(carried)
-    carried = select(finite, carried, problem.start)
-    evaluation = problem.evaluate(carried)
-    rest, residual = force_test(problem, carried, evaluation.target, tolerances)
-    status = jnp.where(finite, jnp.where(rest, CONVERGED, RUNNING), NONFINITE).astype(jnp.int32)
-    return Outcome(carried, evaluation.energy, residual, steps, status)
+    start = problem.evaluate(problem.start)
+    at_start, first = force_test(problem, problem.start, start.target, tolerances, _unknown(problem))
+    end = problem.evaluate(carried)
+    rest, residual = force_test(problem, carried, end.target, tolerances, jnp.where(at_start, jnp.inf, first))
+    finite = all_finite(carried) & jnp.isfinite(residual) & jnp.isfinite(end.energy)
+    return Outcome(
+        select(finite, carried, problem.start),
+        jnp.where(finite, end.energy, start.energy),
+        jnp.where(finite, residual, first),
+        steps,
+        jnp.where(finite, jnp.where(rest, CONVERGED, RUNNING), NONFINITE).astype(jnp.int32),
+    )
+
+
+def _unknown(problem: Problem) -> Scalar:
+    """The highest residual so far, before there is one."""
+    return jnp.asarray(jnp.inf, widest_dtype(*(x.dtype for x in problem.start.values())))

@@ -82,7 +82,7 @@ class Unrolled(AbstractGradient):
 
     - `checkpoint`: how many states to store; `None` for a number that grows as the root of `max_steps`.
 
-    **Raises:** `ValueError` for fewer than one checkpoint.
+    **Raises:** `ValueError` for fewer than one checkpoint, `TypeError` for what is no number of them.
 
     **Source:** Stumm and Walther (2010), doi:10.1137/080742439 (online checkpointing).
     """
@@ -90,7 +90,9 @@ class Unrolled(AbstractGradient):
     checkpoint: int | None = eqx.field(static=True)
 
     def __init__(self, checkpoint: int | None = None):
-        if checkpoint is not None and (isinstance(checkpoint, bool) or not checkpoint >= 1):
+        if checkpoint is not None and (isinstance(checkpoint, bool) or not isinstance(checkpoint, int)):
+            raise TypeError(f"Unrolled: `checkpoint` must be an int or None, got {checkpoint!r}.")
+        if checkpoint is not None and checkpoint < 1:
             raise ValueError(f"Unrolled: `checkpoint` must be at least 1, got {checkpoint!r}.")
         self.checkpoint = checkpoint
 

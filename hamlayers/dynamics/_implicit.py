@@ -35,7 +35,7 @@ class Implicit(AbstractGradient):
         elementwise, to a relative residual of 1e-5 in float32 and 1e-10 in float64; or `lineax.GMRES` on
         `(1 - J H) dx = b` if a carried layer's Lagrangian is not convex. `lineax.CG` gets the symmetric system, any
         other solver the second. Right-hand sides are scaled to size 1, so that absolute tolerances are relative to
-        them.
+        them. Where a lineax solver reports failure the derivative is NaN.
 
     **Raises:** `TypeError` for a `solver` that is not lineax's.
 

@@ -179,7 +179,7 @@ def integrate(
         raise ValueError(f'integrate: `throw` must be True, False or "inside", got {throw!r}.')
     times = _as_times(t0, t1, dt0)
     solver = _as_solver(solver, metric)
-    controller = _as_controller(stepsize_controller, solver, dt0)
+    controller = as_controller("integrate", stepsize_controller, solver, dt0)
     saveat = diffrax.SaveAt(t0=True, t1=True) if saveat is None else saveat
     options = {
         "adjoint": diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
@@ -311,45 +311,56 @@ def _check_kinds(options: dict[str, Any]) -> None:
 def _as_solver(solver: diffrax.AbstractSolver | None, metric: Metric) -> diffrax.AbstractSolver:
     if solver is None:
         return ExponentialHeun(rates) if metric == "activation" else diffrax.Tsit5()
-    if not isinstance(solver, diffrax.AbstractSolver):
-        raise TypeError(f"integrate: `solver` must be a diffrax solver, got {type(solver).__name__}.")
-    unrated = lambda node: type(node) in (ExponentialEuler, ExponentialHeun) and node.rate is None  # noqa: E731
-    if metric == "state" and any(map(unrated, jax.tree.leaves(solver, is_leaf=unrated))):
+    rated = as_solver("integrate", solver)
+    if metric == "state" and any(map(_is_unrated, jax.tree.leaves(solver, is_leaf=_is_unrated))):
         raise ValueError(
             f'integrate: {type(solver).__name__} treats the leak `-x` exactly, which `metric="state"` does not have; '
             "use another solver."
         )
-    return jax.tree.map(lambda node: type(node)(rates) if unrated(node) else node, solver, is_leaf=unrated)
+    return rated
 
 
-def _as_controller(
-    controller: diffrax.AbstractStepSizeController | None,
-    solver: diffrax.AbstractSolver,
-    dt0: ScalarLike | None,
+def _is_unrated(node: Any) -> bool:
+    return type(node) in (ExponentialEuler, ExponentialHeun) and node.rate is None
+
+
+def as_solver(owner: str, solver: Any) -> diffrax.AbstractSolver:
+    """A solver for ordinary equations, exponential integrators, also wrapped ones, knowing the decay rates."""
+    if not isinstance(solver, diffrax.AbstractSolver):
+        raise TypeError(f"{owner}: `solver` must be a diffrax solver, got {type(solver).__name__}.")
+    if solver.term_structure not in (diffrax.AbstractTerm, diffrax.ODETerm):
+        raise TypeError(
+            f"{owner}: `solver` must be one for ordinary differential equations, got {type(solver).__name__}."
+        )
+    return jax.tree.map(lambda node: type(node)(rates) if _is_unrated(node) else node, solver, is_leaf=_is_unrated)
+
+
+def as_controller(
+    owner: str, controller: Any, solver: diffrax.AbstractSolver, dt0: ScalarLike | None
 ) -> diffrax.AbstractStepSizeController | None:
     """The controller given, constant steps if only a step is given, or `None` for the default adaptive one."""
     if controller is not None:
         if not isinstance(controller, diffrax.AbstractStepSizeController):
             raise TypeError(
-                f"integrate: `stepsize_controller` must be a diffrax controller, got {type(controller).__name__}."
+                f"{owner}: `stepsize_controller` must be a diffrax controller, got {type(controller).__name__}."
             )
         if isinstance(controller, diffrax.ConstantStepSize) and dt0 is None:
-            raise ValueError("integrate: constant steps need `dt0`, the step; got None.")
+            raise ValueError(f"{owner}: constant steps need `dt0`, the step; got None.")
         if isinstance(controller, diffrax.StepTo) and dt0 is not None:
-            raise ValueError(f"integrate: `StepTo` names every step, so `dt0` must be left out; got {dt0!r}.")
+            raise ValueError(f"{owner}: `StepTo` names every step, so `dt0` must be left out; got {dt0!r}.")
         if isinstance(controller, diffrax.AbstractAdaptiveStepSizeController):
-            _check_adaptive(solver)
+            _check_adaptive(owner, solver)
         return controller
     if dt0 is not None:
         return diffrax.ConstantStepSize()
-    _check_adaptive(solver)
+    _check_adaptive(owner, solver)
     return None
 
 
-def _check_adaptive(solver: diffrax.AbstractSolver) -> None:
+def _check_adaptive(owner: str, solver: diffrax.AbstractSolver) -> None:
     if not isinstance(solver, diffrax.AbstractAdaptiveSolver):
         raise ValueError(
-            f"integrate: {type(solver).__name__} has no error estimate to choose its steps by; give `dt0`, the step, "
+            f"{owner}: {type(solver).__name__} has no error estimate to choose its steps by; give `dt0`, the step, "
             "without an adaptive controller."
         )
 

@@ -55,8 +55,8 @@ def _by_lineax(matvec: Map, b: State, solver: lx.AbstractLinearSolver, condition
     options: dict[str, Any] = {}
     if condition is not None:
         options["preconditioner"] = lx.FunctionLinearOperator(condition, structure, tags)
-    solution, _, _ = solver.compute(solver.init(operator, options), b, options)
-    return solution
+    solution, result, _ = solver.compute(solver.init(operator, options), b, options)
+    return {name: jnp.where(result == lx.RESULTS.successful, x, jnp.nan) for name, x in solution.items()}
 
 
 def _scaled(solve: Callable[[Map, State], State]) -> Callable[[Map, State], State]:

@@ -101,19 +101,31 @@ class AbstractMethod(eqx.Module):
 
 
 def force_test(
-    problem: Problem, carried: State, target: State, tolerances: Tolerances
+    problem: Problem, carried: State, target: State, tolerances: Tolerances, highest: Scalar
 ) -> tuple[Bool[Array, ""], Scalar]:
     """Whether every layer is at rest, and the largest root mean square of the force on a layer.
+
+    Both that and the size of a layer, which the relative tolerance goes by, are those of the neurons that are not
+    clamped. `highest` is what the residual was at its highest before, infinite if this is the first: a state that
+    drifts away under a force that does not fall is not at rest, however large it has become. The residual is infinite
+    where the state is so large that its energy may not be finite.
 
     Held constant under differentiation: the root has no derivative at a force of exactly zero.
     """
     carried, target = jax.lax.stop_gradient((carried, target))
-    force = problem.hold(jax.tree.map(jnp.subtract, target, carried))
     dtype = widest_dtype(*(x.dtype for x in carried.values()))
-    forces = jnp.stack([_rms(force[name], dtype) for name in carried])
-    sizes = jnp.stack([_rms(carried[name], dtype) for name in carried])
-    rest = jnp.all(forces <= tolerances.atol.astype(forces.dtype) + tolerances.rtol.astype(forces.dtype) * sizes)
-    return rest, jnp.max(forces)
+    masks = problem.frozen
+    forces = jnp.stack([_rms(target[name] - x, masks.get(name), dtype) for name, x in carried.items()])
+    sizes = jnp.stack([_rms(x, masks.get(name), dtype) for name, x in carried.items()])
+    finite = jnp.max(sizes) < 1e-3 * jnp.sqrt(jnp.finfo(dtype).max)
+    residual = jnp.where(finite, jnp.max(forces), jnp.inf)
+    met = jnp.all(forces <= tolerances.atol.astype(dtype) + tolerances.rtol.astype(dtype) * sizes)
+    return met & finite & (residual <= 0.9 * highest.astype(dtype)), residual
+
+
+def higher(highest: Scalar, residual: Scalar) -> Scalar:
+    """The highest residual so far, infinite before the first."""
+    return jnp.where(jnp.isinf(highest), residual, jnp.maximum(highest, residual))
 
 
 def all_finite(state: State) -> Bool[Array, ""]:
@@ -126,5 +138,10 @@ def select(pred: Bool[Array, ""], yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(pred, a, b), yes, no)
 
 
-def _rms(x: FloatArray, dtype: jnp.dtype) -> Scalar:
-    return jnp.sqrt(jnp.mean(jnp.square(x.astype(dtype))))
+def _rms(x: FloatArray, clamped: Any, dtype: jnp.dtype) -> Scalar:
+    """The root mean square over the neurons that are not clamped."""
+    squares = jnp.square(x.astype(dtype))
+    if clamped is None:
+        return jnp.sqrt(jnp.mean(squares))
+    free = jnp.maximum(jnp.sum(~clamped), 1).astype(dtype)
+    return jnp.sqrt(jnp.sum(jnp.where(clamped, 0.0, squares)) / free)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from .._checks import as_positive_scalar
 from .._network import HAM, activations_of, drive_of, synapse_energy
+from .._numerics import inner
 from .._typing import Scalar, ScalarLike, State
 from ._clamp import Frozen
 from ._gradient import AbstractGradient, energy_at, forward, or_zero, stop
@@ -26,7 +27,8 @@ class EquilibriumPropagation(AbstractGradient):
     **Arguments:**
 
     - `nudge`: the size of that current, as a root mean square over all neurons, `> 0`. The error is of second order in
-        it (first if not `centred`), and rounding limits it from below.
+        it (first if not `centred`), and rounding limits it from below, as do the tolerances of the nudged states: it
+        must be well above the `rtol` of `settle`.
     - `centred`: whether to nudge both ways, or one.
 
     **Raises:** `ValueError` unless `nudge` is positive and finite; `TypeError` from jax in forward mode.
@@ -82,7 +84,7 @@ def _nudged_bwd(state: State, cotangent: Any, perturbed: Any, problem: Problem, 
     _, pull = jax.vjp(currents, parameters, activations_of(problem.network, state))
     direct, loss_by_g = pull(cotangent)
     loss_by_g = {name: c for name, c in loss_by_g.items() if name in free}
-    size = jnp.sqrt(sum(jnp.sum(jnp.square(c)) for c in loss_by_g.values()) / sum(c.size for c in loss_by_g.values()))
+    size = jnp.sqrt(inner(loss_by_g, loss_by_g) / sum(c.size for c in loss_by_g.values()))
     nudge = rule.nudge.astype(size.dtype) / jnp.where(size > 0, size, 1.0)
 
     def energy_slope(sign: float) -> Any:

@@ -14,7 +14,7 @@ from .._numerics import working_dtype
 from .._typing import ClampLike, FloatArray, Scalar, ScalarLike, State, StateLike
 from ._clamp import Frozen, Inputs, currents_at, curvature_product, driven_energy, driven_force, hold
 from ._integrate import RESULTS, prepare, raise_on_failure
-from ._sample_arguments import Plan, Temperature, as_keys, as_plan, as_solver, as_temperature
+from ._sample_arguments import Plan, Temperature, as_keys, as_plan, as_solver, as_temperature, default_step
 
 
 @final
@@ -54,7 +54,7 @@ def sample(
     temperature: Temperature,
     t1: ScalarLike,
     key: PRNGKeyArray,
-    dt0: ScalarLike,
+    dt0: ScalarLike | None = None,
     t0: ScalarLike = 0.0,
     burn_in: ScalarLike = 0.0,
     thinning: ScalarLike | None = None,
@@ -91,7 +91,8 @@ def sample(
         array, to `T >= 0`. (Keyword only, like all that follow.)
     - `t1`, `t0`: the interval, in the units of `tau`. The last sample is at most one `thinning` before `t1`.
     - `key`: a PRNG key, split for the chains.
-    - `dt0`: the step; explicit solvers need it below `2 tau / k` with `k` the largest curvature of the energy.
+    - `dt0`: the step; explicit solvers need it below `2 tau / k` with `k` the largest curvature of the energy. Default:
+        a hundredth of the smallest time constant, which must then not be traced.
     - `burn_in`: the time before the first `thinning` begins, a multiple of `dt0`.
     - `thinning`: the time between samples, a multiple of `dt0`. Default: `dt0`.
     - `chains`: the number of independent chains, as a leading axis; `None` for one without it.
@@ -118,6 +119,7 @@ def sample(
         raise ValueError(f'sample: `throw` must be True, False or "inside", got {throw!r}.')
     if all(frozen.get(name) is True for name in network.names):
         raise ValueError("sample: `clamp` holds every layer, so there is nothing to sample.")
+    dt0 = default_step(network) if dt0 is None else dt0
     plan, start, step = as_plan(t0=t0, t1=t1, dt0=dt0, burn_in=burn_in, thinning=dt0 if thinning is None else thinning)
     problem = _Problem(network, frozen, currents, as_temperature(temperature, start), start, step)
     keys = as_keys(key, chains)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._checks import as_parameter
+from .._network import HAM
 from .._typing import ScalarLike
 from ._langevin import LeimkuhlerMatthews
 
@@ -60,6 +61,14 @@ def as_plan(**times: Any) -> tuple[Plan, Array, Array]:
     if plan.burn_in + plan.thinning * plan.samples >= 2**31:
         raise ValueError(f"sample: `dt0={dt0!r}` leads to 2^31 steps or more, too many to count.")
     return plan, jnp.asarray(t0), jnp.asarray(dt0)
+
+
+def default_step(network: HAM) -> float:
+    """A hundredth of the smallest time constant."""
+    taus = [layer.tau for layer in network.layers.values()]
+    if any(isinstance(tau, jax.core.Tracer) for tau in taus):
+        raise TypeError("sample: the time constants are traced, so `dt0`, the step, must be given.")
+    return min(float(np.min(np.asarray(tau))) for tau in taus) / 100
 
 
 def _steps(name: str, span: float, dt0: float) -> int:

@@ -74,8 +74,10 @@ def settle(
     - `method`: [`hamlayers.BlockDescent`][] (the default, accelerated), [`hamlayers.Euler`][],
         [`hamlayers.Synchronous`][], [`hamlayers.Optimistix`][] or [`hamlayers.Integrate`][]. (Keyword only, like
         all that follow.)
-    - `rtol`, `atol`: at rest means that on every layer `rms(I + u - x) <= atol + rtol rms(x)`.
-    - `energy_atol`: if given, block descent also stops when the energy fell by no more than this in one sweep.
+    - `rtol`, `atol`: at rest means that on every layer `rms(I + u - x) <= atol + rtol rms(x)`, over the neurons that
+        are not clamped; and that the force has fallen from where it was at its highest, if not at the start.
+    - `energy_atol`: if given, stop also when the energy fell by no more than this in one sweep of block descent, the
+        only method that takes it.
     - `max_steps`: the most sweeps, or steps of another method.
     - `clamp`: layers to hold: `True` for a whole one, or a boolean array of its shape. (One that freezes some of the
         neurons that a Lagrangian couples, which cannot be refused if it is traced, does not come to rest: the energy
@@ -103,6 +105,11 @@ def settle(
     initial, frozen, currents = prepare("settle", network, state, clamp, inputs, elementwise=True)
     if callable(currents):
         raise TypeError("settle: `inputs` must be constant arrays by layer name; a state of rest has no time.")
+    if energy_atol is not None and not isinstance(method, BlockDescent):
+        raise ValueError(
+            "settle: `energy_atol` is for block descent, whose energy falls; leave it out with "
+            f"{type(method).__name__}."
+        )
     tolerances = Tolerances(
         _as_tolerance("rtol", rtol),
         _as_tolerance("atol", atol),
@@ -112,7 +119,7 @@ def settle(
         raise ValueError("settle: `clamp` holds every layer; there is nothing left to settle.")
     order = None if order is None else as_order(order)
     cut = _possibly_cut(network, frozen)
-    settled = _settle(network, initial, frozen, currents, order, cut, method, gradient, tolerances, max_steps)
+    settled = _settle(network, initial, frozen, currents, order, cut, method, gradient, tolerances, int(max_steps))
     return _raise_on_failure(network, settled, throw, max_steps)
 
 
@@ -172,6 +179,8 @@ def _check_arguments(method: Any, gradient: Any, max_steps: Any, throw: Any) -> 
         raise TypeError(f"settle: `max_steps` must be an int, got {max_steps!r}.")
     if max_steps < 1:
         raise ValueError(f"settle: `max_steps` must be at least 1, got {max_steps}.")
+    if max_steps >= 2**31:
+        raise ValueError(f"settle: `max_steps` must be below 2^31, got {max_steps}.")
     if throw not in (True, False, "inside"):
         raise ValueError(f'settle: `throw` must be True, False or "inside", got {throw!r}.')
 
@@ -183,21 +192,38 @@ def _raise_on_failure(network: HAM, settled: Settled, throw: bool | Literal["ins
         return settled.result.error_if(settled, ~settled.converged) if throw == "inside" else settled
     if bool(settled.converged):
         return settled
+    network, found = jax.lax.stop_gradient((network, settled))  # concrete also where `jax.grad` runs eagerly
+    steps, residual = int(found.steps), float(found.residual)
     figures = (
-        f"after {int(settled.steps)} of {max_steps} steps the force has a root mean square of "
-        f"{float(settled.residual):.3g} and the energy is {float(settled.energy):.6g}"
+        f"after {steps} of {max_steps} steps the force has a root mean square of {residual:.3g} and the energy is "
+        f"{float(found.energy):.6g}"
     )
-    sizes = _sizes(network, settled.state)
-    largest = max(sizes.values())
-    if settled.result == RESULTS.nonfinite_state or not largest < 1e8:
-        fastest = [name for name, size in sizes.items() if not size < 1e-3 * largest]
-        driven = {name for members, _ in touching(network, fastest) for name in members}
-        grown = [name for name in network.names if name in driven or name in fastest]
+    if bool(found.result == RESULTS.nonfinite_state):
+        grown = _grown(network, found.state)
         raise RuntimeError(
             f"settle: the states of the layers {grown} grow without bound: the energy is unbounded below for these "
             f"Lagrangians and weights, or an input is not finite ({figures})."
         )
+    if steps < max_steps:
+        raise RuntimeError(
+            f"settle: not at rest: {figures}; the solver stopped by its own tolerances, or its end time."
+        )
+    if max(_sizes(network, found.state).values()) >= 1e8:
+        grown = _grown(network, found.state)
+        raise RuntimeError(
+            f"settle: not at rest: {figures}; the states of the layers {grown} are large, and if they still grow, they "
+            "do so without bound: the energy is unbounded below for these Lagrangians and weights."
+        )
     raise RuntimeError(f"settle: not at rest: {figures}; allow more `max_steps`, or a larger `rtol` or `atol`.")
+
+
+def _grown(network: HAM, state: State) -> list[str]:
+    """The largest layers, and those which they drive."""
+    sizes = _sizes(network, state)
+    largest = max(sizes.values())
+    fastest = [name for name, size in sizes.items() if not size < 1e-3 * largest]
+    driven = {name for members, _ in touching(network, fastest) for name in members}
+    return [name for name in network.names if name in driven or name in fastest]
 
 
 def _sizes(network: HAM, state: State) -> dict[str, float]:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from .._checks import as_positive_scalar
+from .._numerics import widest_dtype
 from .._typing import Scalar, ScalarLike, State
 from ._method import (
     CONVERGED,
@@ -17,6 +18,7 @@ from ._method import (
     Tolerances,
     all_finite,
     force_test,
+    higher,
     select,
 )
 from ._problem import Problem
@@ -74,6 +76,7 @@ class _Point(NamedTuple):
     trial: State
     accepted: State
     residual: Scalar
+    highest: Scalar
     steps: Int[Array, ""]
     status: Int[Array, ""]
 
@@ -86,20 +89,22 @@ def _simultaneous(problem: Problem, rates: State, tolerances: Tolerances, max_st
 
     def step(at: _Point) -> _Point:
         target = problem.drive(at.trial)
-        rest, residual = force_test(problem, at.trial, target, tolerances)
+        rest, residual = force_test(problem, at.trial, target, tolerances, at.highest)
         trial = {name: x + rates[name] * (target[name] - x) for name, x in at.trial.items()}
-        finite = all_finite(trial)
+        finite = all_finite(trial) & jnp.isfinite(residual)
         status = jnp.where(rest, CONVERGED, RUNNING)
         return _Point(
             trial=trial,
             accepted=select(finite, at.trial, at.accepted),
             residual=jnp.where(finite, residual, at.residual),
+            highest=higher(at.highest, residual),
             steps=at.steps + 1,
             status=jnp.where(finite, status, NONFINITE).astype(jnp.int32),
         )
 
-    _, worst = force_test(problem, start, start, tolerances)
-    infinite = jnp.full_like(worst, jnp.inf)
+    infinite = jnp.asarray(jnp.inf, widest_dtype(*(x.dtype for x in start.values())))
     zero = jnp.zeros((), jnp.int32)
-    end = loop(running, step, _Point(start, start, infinite, zero, zero + RUNNING), max_steps)
-    return Outcome(end.accepted, problem.energy(end.accepted), end.residual, end.steps, end.status)
+    end = loop(running, step, _Point(start, start, infinite, infinite, zero, zero + RUNNING), max_steps)
+    energy = problem.energy(end.accepted)
+    status = jnp.where(jnp.isfinite(energy), end.status, NONFINITE)
+    return Outcome(end.accepted, energy, end.residual, end.steps, status)
