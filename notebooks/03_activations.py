@@ -18,6 +18,7 @@
 # asserted. It needs the extras `plot` and `data`: `pip install "hamlayers[plot,data]"`.
 
 # %%
+import contextlib
 import csv
 import tempfile
 from pathlib import Path
@@ -89,9 +90,9 @@ _ = ax.legend(fontsize="small")
 # writes a row for every network. Started again with the same table it goes on where it was.
 
 # %%
-with tempfile.TemporaryDirectory() as folder:
+with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
     line = ["study", "activations", "--neurons", "1", "10", "--groups", "1", "--targets", "parabola", "--seeds", "1"]
-    line += ["--table", f"{folder}/activations.csv", "--quiet"]
+    line += ["--table", "activations.csv", "--quiet"]
     assert main(line) == 0
     assert main(line) == 0  # nothing new
 
