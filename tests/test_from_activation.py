@@ -94,6 +94,31 @@ def test_convexity_is_what_the_check_finds() -> None:
     assert "convex=False" in repr(grown)
 
 
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x, p: jnp.exp(3 * x) - 0.05 * x,  # falls where its slope is small beside the largest
+        lambda x, p: -jnp.floor(x),  # by jumps
+        lambda x, p: jax.lax.stop_gradient(-jnp.tanh(x)),  # behind a derivative of zero
+    ],
+)
+def test_what_derivatives_hide_is_not_taken_for_increasing(fn: Any) -> None:
+    assert not lg.FromActivation(fn).convex
+    with pytest.raises(ValueError, match="was promised to be `convex`, but decreases"):
+        lg.FromActivation(fn, convex=True)
+
+
+def test_filtered_parameters_have_a_repr() -> None:
+    power = lg.FromActivation(lambda x, p: p["a"] * x ** p["n"], {"a": 1.0, "n": 3})
+    assert "unknown" in repr(eqx.filter(power, eqx.is_inexact_array))
+    assert not eqx.filter_eval_shape(lambda: power).convex
+
+
+def test_parameters_that_broadcast_by_luck() -> None:
+    with pytest.raises((TypeError, ValueError), match="FromActivation: `fn`"):
+        lg.FromActivation(lambda x, p: p * x, np.ones(3))
+
+
 def test_convexity_of_traced_parameters_is_not_known_but_may_be_promised() -> None:
     said = []
 
@@ -144,9 +169,9 @@ def test_in_a_network() -> None:
 
 
 def test_functions_that_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"`fn` must keep the shape \(3,\) of its argument, got shape \(\)"):
+    with pytest.raises(ValueError, match=r"`fn` must keep the shape \(7,\) of its argument, got shape \(\)"):
         lg.FromActivation(lambda x, p: jnp.sum(x))
-    with pytest.raises(ValueError, match=r"got shape \(3, 5\); if the parameters broadcast against the state, give"):
+    with pytest.raises(ValueError, match=r"got shape \(7, 5\); if the parameters broadcast against the state, give"):
         lg.FromActivation(lambda x, p: x[:, None] * p[None], np.ones(5))
     with pytest.raises(ValueError, match="`fn` must keep the shape .* got tuple"):
         lg.FromActivation(lambda x, p: (x, x))
@@ -159,7 +184,7 @@ def test_functions_that_are_refused() -> None:
 
 
 def test_functions_that_jax_cannot_differentiate() -> None:
-    with pytest.raises(TypeError, match=r"`fn` cannot be traced by jax on a state of shape \(3,\)"):
+    with pytest.raises(TypeError, match=r"`fn` cannot be traced by jax on a state of shape \(7,\)"):
         lg.FromActivation(lambda x, p: jnp.asarray(np.tanh(np.asarray(x))))
     with pytest.raises(TypeError, match="`fn` cannot be traced by jax"):
         lg.FromActivation(lambda x, p: x if x.sum() > 0 else -x)

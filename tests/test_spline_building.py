@@ -16,6 +16,14 @@ from hamlayers import lagrangians as lg
 UNEVEN = np.array([-3, -2.2, -2, -1, 0.3, 0.35, 2, 5])
 
 
+def test_fit_of_a_function_that_ends_with_the_grid(x64: None) -> None:
+    """Of degree 1 a fit looks beyond the grid, where `fn` need not be finite."""
+    spline = lg.Spline.fit(jnp.sqrt, degree=1, interval=(0.0, 4.0))
+    x = np.linspace(0.5, 4, 301)
+    np.testing.assert_allclose(spline.to_scipy()(x), np.sqrt(x), atol=0.01)
+    assert float(spline.activation(jnp.asarray(5.0))) > 2.1
+
+
 # --- fitting ----------------------------------------------------------------------------------------------------------
 
 
@@ -150,6 +158,8 @@ def test_only_degree_one_has_hinges() -> None:
         ({"grid": 2}, "too few knots: a spline of degree 3 needs `grid` of at least 3 pieces, got 2"),
         ({"interval": (1.0, 1.0)}, "`interval` must be finite and increasing"),
         ({"interval": (0.0, np.inf)}, "`interval` must be finite and increasing"),
+        ({"interval": (1e16, 1e16 + 4)}, "`interval` .* is too narrow for 16 pieces"),
+        ({"interval": (-1e-38, 1e-38)}, "`interval` .* is too narrow for 16 pieces"),
         ({"degree": 0}, "`degree` must be between 1 and 5, got 0"),
         ({"degree": 6}, "`degree` must be between 1 and 5, got 6"),
         ({"slopes": np.full(18, np.nan)}, "`slopes` must be finite"),

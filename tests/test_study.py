@@ -85,6 +85,15 @@ def test_a_run_and_one_that_goes_on(run: Run) -> None:
     assert Path("t.csv").read_text() == before
 
 
+def test_options_given_twice_or_in_many_digits(run: Run) -> None:
+    line = "study activations --neurons 1 1 --groups 1 --targets parabola parabola --families truth truth --seeds 1 "
+    line += "--points 8 --batch 4 --steps 2 --rate 0.12345678 --table t.csv"
+    for new in (1, 0):
+        code, out, _ = run(line)
+        assert code == 0
+        assert f"1, {new} of them new" in out
+
+
 def test_every_family_learns() -> None:
     bench = measure.Bench(measure.Settings(points=16, batch=8, max_steps=200, tolerance=0.05))
     rows = {f: bench.measure(measure.Point(f, "parabola", 2, 3, 0)) for f in families.FAMILIES}
@@ -199,6 +208,8 @@ def test_killed_runs_end_with_the_same_rows(tmp_path: Path, run: Run) -> None:
         ("study activations --families truth lies", "invalid choice: 'lies'"),
         ("study activations --table t.txt", "--table: t.txt must end in .csv"),
         ("study activations --table no/t.csv", "--table: there is no folder"),
+        ("study activations --grid 2", "--grid must be at least 3"),
+        ("study memory --grid 1", "--grid must be at least 3"),
         ("study activations --pictures no/p", "--pictures: there is no folder"),
     ],
 )

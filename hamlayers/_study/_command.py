@@ -143,6 +143,8 @@ def _positive(options: argparse.Namespace, names: Sequence[str]) -> None:
         for value in values if isinstance(values, list) else [values]:
             if not 0 < value < float("inf"):
                 raise BadInput(f"--{name} must be positive and finite, got {value}")
+    if options.grid < 3:
+        raise BadInput(f"--grid must be at least 3, the pieces that a cubic spline needs, got {options.grid}")
 
 
 def _check_outputs(options: argparse.Namespace) -> None:

@@ -234,7 +234,7 @@ def run(
     report: Callable[[str], None],
 ) -> int:
     """Train the memories that the table does not have; returns how many these were."""
-    wanted = [{"activation": name, "seed": seed} for name in activations for seed in range(seeds)]
+    wanted = [{"activation": name, "seed": seed} for name in dict.fromkeys(activations) for seed in range(seeds)]
     missing = [row for row in wanted if not table.has(row)]
     if len(missing) < len(wanted):
         report(f"{len(wanted) - len(missing)} of {len(wanted)} rows are there already")

@@ -46,7 +46,9 @@ def plan(
     sizes = sorted(set(itertools.product(neurons, groups)), key=lambda size: (size[0] * size[1], size))
     return [
         Point(family, target, size[0], size[1], seed)
-        for size, target, family, seed in itertools.product(sizes, targets, families, range(seeds))
+        for size, target, family, seed in itertools.product(
+            sizes, dict.fromkeys(targets), dict.fromkeys(families), range(seeds)
+        )
     ]
 
 

@@ -37,7 +37,7 @@ class Table:
         self.rows: list[Row] = _parse(path, self.text, columns)
         for number, row in enumerate(self.rows, start=2):
             for name, wanted in settings.items():
-                if row[name] != wanted:
+                if _shown(row[name]) != _shown(wanted):
                     raise BadInput(
                         f"{path}, line {number}: made with {name} {row[name]}, this run has {wanted}; "
                         "give the same options, or another file"
@@ -61,6 +61,8 @@ class Table:
         if _read(self.path) != self.text:
             raise BadInput(f"{self.path} was changed while this run was at work; is another one writing to it?")
         full = {**self.settings, **row}
+        if self.has(full):
+            raise BadInput(f"{self.path}: a row for the same {', '.join(self.key)} is there already")
         text = (self.text or _line(self.columns)) + _line(_shown(full[name]) for name in self.columns)
         write_whole(self.path, "--table", lambda file: file.write(text.encode()))
         self.text = text

@@ -83,8 +83,13 @@ def as_knots(owner: str, knots: Any, least: int, why: str) -> Float[np.ndarray, 
     return array
 
 
-def values_of(owner: str, target: Target, x: Float[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
-    """The values of `target` at the points `x`, by name in double precision."""
+def values_of(
+    owner: str, target: Target, x: Float[np.ndarray, "m"], interval: tuple[float, float] = (-np.inf, np.inf)
+) -> Float[np.ndarray, "m"]:
+    """The values of `target` at the increasing points `x`, by name in double precision.
+
+    Outside the interval it need not be finite; the line through the two nearest points inside stands in for it there.
+    """
     if isinstance(target, str):
         if target not in _NAMED:
             raise ValueError(f"{owner}: `fn` must be one of {sorted(_NAMED)} or a function, got {target!r}.")
@@ -97,8 +102,14 @@ def values_of(owner: str, target: Target, x: Float[np.ndarray, "m"]) -> Float[np
     values = np.asarray(values, np.float64)
     if values.shape != x.shape:
         raise ValueError(f"{owner}: `fn` must keep the shape of its argument {x.shape}, got {values.shape}.")
-    if not np.all(np.isfinite(values)):
-        raise ValueError(f"{owner}: `fn` must be finite on the interval, got {values[~np.isfinite(values)][0]}.")
+    lost = ~np.isfinite(values)
+    inside = np.flatnonzero((x >= interval[0]) & (x <= interval[1]))
+    if np.any(lost[inside]):
+        raise ValueError(f"{owner}: `fn` must be finite on the interval, got {values[inside][lost[inside]][0]}.")
+    if np.any(lost):
+        for a, b, beyond in ((inside[0], inside[1], x < interval[0]), (inside[-1], inside[-2], x > interval[1])):
+            line = values[a] + (values[b] - values[a]) / (x[b] - x[a]) * (x - x[a])
+            values = np.where(lost & beyond, line, values)
     return values
 
 
@@ -110,7 +121,9 @@ def nonnegative_least_squares(
 
     lowest = np.where(np.arange(matrix.shape[1]) < free, -np.inf, 0.0)
     unit = np.maximum(np.linalg.norm(matrix, axis=0), np.finfo(np.float64).tiny)
-    found = lsq_linear(matrix / unit, values, (lowest, np.inf), method="bvls", tol=1e-14).x / unit
+    # The same minimiser from a square system, which each of many steps of the active-set method solves.
+    turned, triangle = np.linalg.qr(matrix / unit)
+    found = lsq_linear(triangle, turned.T @ values, (lowest, np.inf), method="bvls", tol=1e-14).x / unit
     weights = np.where(np.arange(found.size) < free, found, np.maximum(found, 0))
     negligible = 1e-12 * np.max(np.abs(weights), initial=0)
     return np.where(np.abs(weights) <= negligible, 0.0, weights)

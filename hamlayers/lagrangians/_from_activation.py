@@ -22,6 +22,8 @@ Function: TypeAlias = Callable[[FloatArray, Any], FloatArray]
 Rest: TypeAlias = tuple[tuple[Any, ...], Any]
 
 CHECKED_POINTS = 1001
+PROBE = (7,)
+"""The shape of a state on which `fn` is tried if none is given: parameters are seldom as many."""
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -69,8 +71,9 @@ class FromActivation(AbstractElementwise):
 
     The integral is a Gauss-Legendre rule on `[0, x]`, of which the derivative in `x` is nevertheless `fn` itself, and
     that in the parameters the same rule applied to `d fn / d params`; both to every order. Whether `L` is convex is the
-    user's responsibility: `convex` is what a check of the derivative of `fn` at 1001 points of `interval` finds, for
-    the present parameters. Where these are being traced it cannot be known, and is False, unless it was promised.
+    user's responsibility: `convex` is what a check of the steps and derivatives of `fn` at 1001 points of `interval`
+    finds, for the present parameters. Where these are being traced it cannot be known, and is False, unless it was
+    promised.
 
     **Arguments:**
 
@@ -131,16 +134,24 @@ class FromActivation(AbstractElementwise):
         return self.promised or (not self._traced and bool(self._increasing()))
 
     def _increasing(self) -> Bool[Array, ""]:
-        """Whether the derivative of `fn` is nowhere negative, but for rounding, at 1001 points of the interval."""
+        """Whether `fn` decreases nowhere, but for rounding, at and between 1001 points of the interval."""
         x = jnp.linspace(*self.interval, CHECKED_POINTS)
         arrays, rest = self._split_params(x.dtype)
         x = jax.lax.broadcast_in_dim(x, (CHECKED_POINTS, *self.shape), (0,))
+        eps = 8 * float(jnp.finfo(x.dtype).eps)
         slopes = _slopes(self.fn, rest, x, arrays, jnp.ones_like(x))
-        return jnp.min(slopes) >= -8 * float(jnp.finfo(x.dtype).eps) * jnp.max(jnp.abs(slopes))
+        falls = jnp.min(slopes) < -eps * jnp.max(jnp.abs(slopes))
+        # Steps see what derivatives do not: jumps, and slopes that are small beside the largest.
+        values = jax.vmap(lambda s: _apply(self.fn, rest, s, arrays))(x)
+        sizes = jnp.maximum(jnp.abs(values[1:]), jnp.abs(values[:-1]))
+        return ~(falls | jnp.any(values[1:] - values[:-1] < -eps * sizes))
 
     def __repr__(self) -> str:
         name = getattr(self.fn, "__name__", repr(self.fn))
-        found = "promised" if self.promised else "unknown" if self._traced else self.convex
+        try:
+            found = "promised" if self.promised else "unknown" if self._traced else self.convex
+        except Exception:  # of a tree whose parameters were filtered out, `fn` may raise whatever it likes
+            found = "unknown"
         return f"FromActivation({name}, {self.params}, interval={self.interval}, nodes={self.nodes}, convex={found})"
 
     def _split_params(self, dtype: jnp.dtype) -> tuple[PyTree, Rest]:
@@ -153,7 +164,8 @@ class FromActivation(AbstractElementwise):
     @property
     def _traced(self) -> bool:
         """Whether the parameters are not known now."""
-        return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self.params))
+        unknown = (jax.core.Tracer, jax.ShapeDtypeStruct)
+        return any(isinstance(leaf, unknown) for leaf in jax.tree.leaves(self.params))
 
     def _call(self, x: FloatArray) -> FloatArray:
         arrays, rest = self._split_params(x.dtype)
@@ -162,7 +174,7 @@ class FromActivation(AbstractElementwise):
         return g
 
     def _check_function(self) -> None:
-        x = jax.ShapeDtypeStruct(self.shape or (3,), jnp.result_type(float))
+        x = jax.ShapeDtypeStruct(self.shape or PROBE, jnp.result_type(float))
         arrays, rest = self._split_params(x.dtype)
         try:
             g = _apply.eval_shape(self.fn, rest, x, arrays)
@@ -179,7 +191,7 @@ class FromActivation(AbstractElementwise):
     def _acts_alone(self) -> Bool[Array, ""]:
         """Whether the derivative along a random direction is that direction times the diagonal, if finite."""
         low, high = self.interval
-        shape = self.shape or (7,)
+        shape = self.shape or PROBE
         random = np.random.default_rng(0)
         x = jnp.asarray(random.uniform(low, high, shape), jnp.result_type(float))
         v = jnp.asarray(random.uniform(0.5, 2, shape), x.dtype)

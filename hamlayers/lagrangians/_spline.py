@@ -111,7 +111,8 @@ class Spline(AbstractElementwise):
     ) -> "Spline":
         """The spline that comes closest to `fn` on the grid, in the least-squares sense, among the increasing ones.
 
-        How close that is, [`misfit`][hamlayers.lagrangians.Spline.misfit] says.
+        (Of degree 1, whose lines outside have slopes of their own, also on one piece more at each end, where `fn` is
+        finite.) How close that is, [`misfit`][hamlayers.lagrangians.Spline.misfit] says.
 
         **Arguments:**
 
@@ -126,7 +127,8 @@ class Spline(AbstractElementwise):
         where = as_grid(degree, grid, interval, knots)
         shares = np.linspace(0, 1, 4 * (where.degree + 1), endpoint=False)
         x = subdivide(where, shares, outside=where.degree == 1)
-        found = nonnegative_least_squares(design(where, x), values_of("Spline", fn, x), free=1)
+        ends = float(where.knots[0]), float(where.knots[-1])
+        found = nonnegative_least_squares(design(where, x), values_of("Spline", fn, x, ends), free=1)
         lead = () if groups is None else checks.as_shape("Spline", "groups", groups)
         slopes, offset = np.broadcast_to(found[1:], (*lead, found.size - 1)), np.broadcast_to(found[0], lead)
         return cls(slopes, offset=offset, degree=where.degree, knots=where.knots, axis=axis)
@@ -180,8 +182,9 @@ class Spline(AbstractElementwise):
     def to_scipy(self, *, margin: float | None = None) -> "BSpline":
         """The activation as a `scipy.interpolate.BSpline`, in double precision; with `G` groups, of values `(..., G)`.
 
-        The lines outside the grid are part of it, to a distance `margin` (default: the length of the grid); farther out
-        its extrapolation is the same line, but loses digits.
+        The lines outside the grid are part of it, to a distance `margin` (default: the length of the grid), within
+        which it is exact. Farther out SciPy extrapolates the outermost polynomial, which is the same line but for
+        rounding, and rounding grows with the power `degree` of the distance.
 
         - **Raises**: `ValueError` if `margin` is not positive and finite.
         """

@@ -189,4 +189,7 @@ def as_grid(degree: Any, grid: Any, interval: Any, knots: Any) -> SplineGrid:
         raise TypeError(f"Spline: `grid` must be an int, the number of pieces, got {grid!r}.")
     if grid < degree:
         raise ValueError(f"Spline: too few knots: {why} needs `grid` of at least {degree} pieces, got {grid}.")
-    return SplineGrid(int(degree), even_knots(*as_interval("Spline", interval), int(grid)))
+    low, high = as_interval("Spline", interval)
+    if not (high - low) / grid >= max(1e-12 * max(abs(low), abs(high)), 1e-30):
+        raise ValueError(f"Spline: `interval` ({low:g}, {high:g}) is too narrow for {grid} pieces that increase.")
+    return SplineGrid(int(degree), even_knots(low, high, int(grid)))
