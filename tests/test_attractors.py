@@ -208,6 +208,13 @@ V = np.ones((3, 12), np.float32)
             ValueError,
             r"`patterns` must have shape \(P, 12\), got \(3, 3\)",
         ),
+        (
+            lambda n: hl.classify(n, {"v": V[0]}, V, clamp={"v": True, "h": True}),
+            ValueError,
+            "`clamp` holds every layer",
+        ),
+        (lambda n: hl.classify(n, {"v": 3 * V[0]}, V), ValueError, "classify: the state is not at rest"),
+        (lambda n: hl.attractors(n, {"v": V}, throw=True), TypeError, "attractors: `throw` has no place here"),
         (lambda n: hl.classify(n, {"v": V[0]}, V[0]), ValueError, "`patterns` must have shape"),
         (lambda n: hl.classify(n, {"v": V[0]}, V, layer="x"), ValueError, "classify: `layer` 'x' is not among"),
         (lambda n: hl.classify(n, {"v": V[0]}, 0 * V), ValueError, "a pattern of zeros has no direction"),

@@ -632,3 +632,18 @@ def test_bad_draws_are_refused() -> None:
                 function(jnp.zeros(shape))
         with pytest.raises(TypeError, match="floating"):
             function(jnp.zeros((2, 10), int))
+
+
+def test_the_default_step_follows_the_fastest_layer() -> None:
+    network = hl.HAM({"x": hl.IdentityLayer(1, tau=2.0), "y": hl.IdentityLayer(1, tau=0.5)})
+    start = network.init_state()
+    drawn = hl.sample(network, start, temperature=1.0, t1=1.0, key=jax.random.key(0))
+    assert drawn.ts.shape == (200,)
+
+    @jax.jit
+    def traced(tau: jax.Array) -> jax.Array:
+        network = hl.HAM({"x": hl.IdentityLayer(1, tau=tau)})
+        return hl.sample(network, {"x": jnp.zeros(1)}, temperature=1.0, t1=1.0, key=jax.random.key(0)).energies
+
+    with pytest.raises(TypeError, match="the time constants are traced, so `dt0`"):
+        traced(jnp.asarray(1.0))
