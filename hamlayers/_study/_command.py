@@ -64,14 +64,20 @@ def add_parser(commands: Any) -> None:
     _add_memory(studies)
 
 
-def _add_activations(studies: Any) -> None:
-    parser = studies.add_parser(
-        "activations",
-        help="four families of activations on known functions",
-        description=ACTIVATIONS,
-        epilog=ACTIVATIONS_MORE,
+def _add_study(studies: Any, name: str, summary: str, text: str, more: str) -> argparse.ArgumentParser:
+    return studies.add_parser(
+        name,
+        help=summary,
+        description=text,
+        epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         exit_on_error=False,
+    )
+
+
+def _add_activations(studies: Any) -> None:
+    parser = _add_study(
+        studies, "activations", "four families of activations on known functions", ACTIVATIONS, ACTIVATIONS_MORE
     )
     usual, add = Settings(), parser.add_argument
     sizes = {"type": int, "nargs": "+", "metavar": "N", "default": list(SIZES)}
@@ -91,13 +97,12 @@ def _add_activations(studies: Any) -> None:
 
 
 def _add_memory(studies: Any) -> None:
-    parser = studies.add_parser(
+    parser = _add_study(
+        studies,
         "memory",
-        help="fixed and learned activations in an energy network that completes digits",
-        description=MEMORY,
-        epilog=MEMORY_MORE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=False,
+        "fixed and learned activations in an energy network that completes digits",
+        MEMORY,
+        MEMORY_MORE,
     )
     usual, add = memory.Settings(), parser.add_argument
     all_of_them = {"nargs": "+", "choices": memory.ACTIVATIONS, "default": list(memory.ACTIVATIONS)}
@@ -184,7 +189,7 @@ def _memory(options: argparse.Namespace, report: Callable[[str], None]) -> int:
     _positive(options, ("seeds", "hidden", "grid", "steps", "batch", "train", "rate"))
     _check_outputs(options)
     try:
-        images = memory.load_digits()
+        images = data.small_digits()
     except ImportError:
         raise BadInput("the digits need the extra `data` (pip install 'hamlayers[data]')") from None
     if not options.batch <= options.train < len(images):

@@ -168,9 +168,7 @@ class Bench:
         started = time.perf_counter()
         step_program = jax.jit(step).lower(learned, fixed, state, z, z[:, 0]).compile()
         seconds = time.perf_counter() - started
-        used: Any = step_program.memory_analysis()
-        memory = used.temp_size_in_bytes + used.argument_size_in_bytes + used.output_size_in_bytes
-        return Programs(forward_program, step_program, optimizer, seconds, memory)
+        return Programs(forward_program, step_program, optimizer, seconds, program_bytes(step_program))
 
     def _outputs(self, programs: Programs, learned: Any, fixed: Any, inputs: np.ndarray) -> np.ndarray:
         batches = np.split(inputs, len(inputs) // self.settings.batch)
@@ -195,6 +193,12 @@ class Bench:
             ):
                 return learned, steps, True
         return learned, budget, False
+
+
+def program_bytes(program: Any) -> int:
+    """What a compiled program needs by XLA's account: temporaries, arguments and results."""
+    used = program.memory_analysis()
+    return used.temp_size_in_bytes + used.argument_size_in_bytes + used.output_size_in_bytes
 
 
 def _rng(point: Point, purpose: str) -> np.random.Generator:

@@ -28,6 +28,7 @@ from ..lagrangians import (
     Tanh,
 )
 from ..synapses import Dense
+from ._measure import program_bytes
 from ._table import Columns, Row, Table
 
 
@@ -87,16 +88,6 @@ class Settings(NamedTuple):
     train: int = 1000
     rate: float = 0.02
     start: float = 0.06
-
-
-def load_digits() -> np.ndarray:
-    """scikit-learn's 1,797 digits of 64 pixels, 0 to 16.
-
-    **Raises:** `ImportError` without scikit-learn.
-    """
-    import sklearn.datasets
-
-    return np.asarray(sklearn.datasets.load_digits(return_X_y=True)[0], float)
 
 
 def lagrangian(activation: str, settings: Settings) -> AbstractLagrangian:
@@ -210,7 +201,6 @@ def _row(activation: str, seed: int, images: np.ndarray, settings: Settings) -> 
     finished = time.perf_counter()
     after, outside = judge(learned, train), judge(learned, held_out)
     nothing = [float(np.mean(np.sum(np.square(x[:, ~seen]), axis=1))) for x in (train, held_out)]
-    used: Any = program.memory_analysis()
     return {
         "activation": activation,
         "seed": seed,
@@ -221,7 +211,7 @@ def _row(activation: str, seed: int, images: np.ndarray, settings: Settings) -> 
         "sweeps": max(int(after.sweeps), int(outside.sweeps)),
         "compile_seconds": compiled - started,
         "step_seconds": (finished - compiled) / settings.steps,
-        "memory_bytes": used.temp_size_in_bytes + used.argument_size_in_bytes + used.output_size_in_bytes,
+        "memory_bytes": program_bytes(program),
     }
 
 
@@ -235,9 +225,7 @@ def run(
 ) -> int:
     """Train the memories that the table does not have; returns how many these were."""
     wanted = [{"activation": name, "seed": seed} for name in dict.fromkeys(activations) for seed in range(seeds)]
-    missing = [row for row in wanted if not table.has(row)]
-    if len(missing) < len(wanted):
-        report(f"{len(wanted) - len(missing)} of {len(wanted)} rows are there already")
+    missing = table.missing(wanted, report)
     for count, point in enumerate(missing, start=1):
         row = measure(**point, images=images, settings=settings)
         table.add(row)

@@ -75,9 +75,7 @@ def check_names(path: str, rows: Sequence[Row]) -> None:
 
 def run(points: Sequence[Point], table: Table, settings: Settings, report: Callable[[str], None]) -> int:
     """Measure the points that the table does not have, in double precision; returns how many these were."""
-    missing = [point for point in points if not table.has(point._asdict())]
-    if len(missing) < len(points):
-        report(f"{len(points) - len(missing)} of {len(points)} rows are there already")
+    missing = [Point(**row) for row in table.missing([point._asdict() for point in points], report)]
     bench, started = Bench(settings), time.perf_counter()
     for count, point in enumerate(missing, start=1):
         row = bench.measure(point)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
@@ -52,6 +52,13 @@ class Table:
     def has(self, row: Row) -> bool:
         """Whether there is a row with the key of this one."""
         return self._key(row) in self.done
+
+    def missing(self, rows: Sequence[Row], report: Callable[[str], None]) -> list[Row]:
+        """Those of the rows, known by their keys, that are not there yet; reports how many are."""
+        found = [row for row in rows if not self.has(row)]
+        if len(found) < len(rows):
+            report(f"{len(rows) - len(found)} of {len(rows)} rows are there already")
+        return found
 
     def add(self, row: Row) -> None:
         """Add a row, on the disc first.
