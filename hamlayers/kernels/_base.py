@@ -1,0 +1,134 @@
+"""What every dual activation is: the Gaussian expectations of one scalar function, and of its derivative."""
+
+import math
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from .._checks import as_float_array
+from .._numerics import widest_dtype, working_dtype
+from .._typing import FloatArray, FloatLike
+
+
+class AbstractDual(eqx.Module):
+    """The dual of an activation `phi`: its expectations over a centred Gaussian pair.
+
+    For `(u, v)` of variances `v1`, `v2` and covariance `c`, elementwise over arrays that broadcast against each other:
+
+    - `d(c, v1, v2) = E[phi(u) phi(v)]`,
+    - `d.derivative(c, v1, v2) = E[phi'(u) phi'(v)]`, which is the derivative of the first by `c` (Price's theorem),
+    - `d.diagonal(v) = E[phi(u)^2]` and `d.diagonal_derivative(v) = E[phi'(u)^2]`: the two at `c = v1 = v2 = v`,
+    - `d.activation(x) = phi(x)`, elementwise.
+
+    The variances of a kernel between `n1` and `n2` inputs are best given as `(n1, 1)` and `(1, n2)`: what depends on
+    one of them alone is then computed for that one alone.
+
+    A covariance above `sqrt(v1 v2)` by rounding counts as equal to it. All derivatives by `c`, `v1`, `v2` and by the
+    parameters are finite wherever the exact ones are, at `c = +-sqrt(v1 v2)` and at zero variance too.
+
+    **To write one**, subclass this, mark the class `typing.final`, and give the four `_...` methods and `activation`.
+    They receive float32 or float64 arrays of one dtype and, for the pair, of one rank (half-width arguments are
+    widened, and the result narrowed again), with `|c| <= sqrt(v1 v2)` up to rounding, or NaN.
+
+    - **Units**: `[c] = [v] = [x]^2`; the result has `[phi]^2`.
+    - **Raises**: `TypeError` for arguments that are not real floating-point; `ValueError` for shapes that do not
+      broadcast, and, where the values are known now, for values that are not finite, variances below 0 and
+      covariances above the geometric mean of the variances beyond rounding. Inside a jax transformation such values
+      give NaN.
+    - **Source**: Daniely, Frostig and Singer, arXiv:1602.05897, section 4 (dual activations); Price's theorem as in
+      arXiv:1806.07572, section 4.
+    """
+
+    @abstractmethod
+    def activation(self, x: FloatArray) -> FloatArray:
+        """`phi(x)`, elementwise."""
+
+    @abstractmethod
+    def _nngp(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
+        """`E[phi(u) phi(v)]`."""
+
+    @abstractmethod
+    def _derivative(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
+        """`E[phi'(u) phi'(v)]`."""
+
+    @abstractmethod
+    def _diagonal(self, v: FloatArray) -> FloatArray:
+        """`E[phi(u)^2]`."""
+
+    @abstractmethod
+    def _diagonal_derivative(self, v: FloatArray) -> FloatArray:
+        """`E[phi'(u)^2]`."""
+
+    def __call__(self, c: FloatLike, v1: FloatLike, v2: FloatLike) -> FloatArray:
+        """`E[phi(u) phi(v)]`, of the shape to which the arguments broadcast."""
+        return self._of_pair(self._nngp, c, v1, v2)
+
+    def derivative(self, c: FloatLike, v1: FloatLike, v2: FloatLike) -> FloatArray:
+        """`E[phi'(u) phi'(v)]`, of the shape to which the arguments broadcast."""
+        return self._of_pair(self._derivative, c, v1, v2)
+
+    def diagonal(self, v: FloatLike) -> FloatArray:
+        """`E[phi(u)^2]` for `u` of variance `v`, of the shape of `v`."""
+        return self._of_one(self._diagonal, v)
+
+    def diagonal_derivative(self, v: FloatLike) -> FloatArray:
+        """`E[phi'(u)^2]` for `u` of variance `v`, of the shape of `v`."""
+        return self._of_one(self._diagonal_derivative, v)
+
+    def _of_pair(self, method, c: FloatLike, v1: FloatLike, v2: FloatLike) -> FloatArray:
+        owner = type(self).__name__
+        arrays = [as_float_array(owner, name, value) for name, value in (("c", c), ("v1", v1), ("v2", v2))]
+        try:
+            shape = np.broadcast_shapes(*(array.shape for array in arrays))
+        except ValueError:
+            shapes = ", ".join(str(array.shape) for array in arrays)
+            raise ValueError(f"{owner}: `c`, `v1` and `v2` must broadcast, got shapes {shapes}.") from None
+        dtype = jnp.result_type(*arrays)
+        wide = working_dtype(dtype) if dtype != jnp.float64 else widest_dtype(dtype)
+        cov, var1, var2 = (_of_rank(jax.lax.convert_element_type(array, wide), len(shape)) for array in arrays)
+        _check_pair(owner, cov, var1, var2)
+        result = method(cov, *(jnp.where(var >= 0, var, jnp.nan) for var in (var1, var2)))
+        inside = jnp.abs(cov) <= _ceiling(var1, var2)
+        result = jnp.where(inside, result, jnp.nan)
+        return jax.lax.convert_element_type(jnp.broadcast_to(result, shape), dtype)
+
+    def _of_one(self, method, v: FloatLike) -> FloatArray:
+        owner = type(self).__name__
+        array = as_float_array(owner, "v", v)
+        wide = jax.lax.convert_element_type(array, working_dtype(array.dtype))
+        _check(owner, wide, jnp.isfinite(wide) & (wide >= 0), "`v` must be finite and not negative")
+        result = method(jnp.where(wide >= 0, wide, jnp.nan))
+        return jax.lax.convert_element_type(result, array.dtype)
+
+
+def _of_rank(array: FloatArray, rank: int) -> FloatArray:
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
+
+
+def _ceiling(v1: FloatArray, v2: FloatArray) -> FloatArray:
+    """`sqrt(v1 v2)` and what rounding may add to a covariance computed from sums of many products."""
+    slack = math.sqrt(float(jnp.finfo(v1.dtype).eps))
+    return jnp.sqrt(v1) * jnp.sqrt(v2) * (1 + slack)
+
+
+def _check_pair(owner: str, c: FloatArray, v1: FloatArray, v2: FloatArray) -> None:
+    for name, value in (("v1", v1), ("v2", v2)):
+        _check(owner, value, jnp.isfinite(value) & (value >= 0), f"`{name}` must be finite and not negative")
+    _check(owner, c, jnp.isfinite(c), "`c` must be finite")
+    if not any(isinstance(value, jax.core.Tracer) for value in (c, v1, v2)):
+        worst = jnp.broadcast_to(c, jnp.broadcast_shapes(c.shape, v1.shape, v2.shape))
+        _check(owner, worst, jnp.abs(c) <= _ceiling(v1, v2), "`c` must lie between -sqrt(v1 v2) and sqrt(v1 v2)")
+
+
+def _check(owner: str, array: Float[Array, "..."], ok: Bool[Array, "..."], need: str) -> None:
+    """`ValueError` naming the first offender, where the values are known now."""
+    if isinstance(ok, jax.core.Tracer) or bool(jnp.all(ok)):
+        return
+    where = tuple(int(index) for index in np.argwhere(~np.asarray(ok))[0])
+    at = f" at index {where}" if where else ""
+    raise ValueError(f"{owner}: {need}, got {float(array[where])!r}{at}.")
