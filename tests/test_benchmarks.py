@@ -23,6 +23,9 @@ def test_every_table_is_printed() -> None:
         *("Settling", "One", "Three"),
         *("Gradient", "Memory", "Error", "First"),
         *("Spline", "Spline"),
+        *("Kernels", "Kernels"),
+        *("Tangent", "Tangent", "Tangent"),
+        *("Squared", "Squared"),
     ]
     for table in tables:
         title, header, rule, *rows = [line for line in table.splitlines() if line]

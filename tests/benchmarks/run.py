@@ -15,7 +15,8 @@ import platform
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-BENCHMARKS = ("velocity", "imports", "compilation", "solvers", "settling", "settling_gradients", "splines")
+KERNELS = ("kernels", "empirical", "linear_training")
+BENCHMARKS = ("velocity", "imports", "compilation", "solvers", "settling", "settling_gradients", "splines") + KERNELS
 
 
 def main() -> None:

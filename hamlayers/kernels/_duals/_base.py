@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._checks import as_float_array
-from .._numerics import widest_dtype, working_dtype
-from .._typing import FloatArray, FloatLike
+from ..._checks import as_float_array
+from ..._numerics import widest_dtype, working_dtype
+from ..._typing import FloatArray, FloatLike
 
 
 class AbstractDual(eqx.Module):

@@ -1,0 +1,29 @@
+"""Validation of the parameters of duals."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..._checks import as_parameter, require
+from ..._typing import Scalar
+
+
+def as_scalar(owner: str, name: str, value: Any, *, least: float | None = None) -> Scalar:
+    """A finite scalar parameter, and at least `least`: `ValueError` now if its value is known, else at run time."""
+    array = as_parameter(owner, name, value)
+    if array.shape != ():
+        raise ValueError(f"{owner}: `{name}` must be a scalar, got an array of shape {array.shape}.")
+    ok = jnp.isfinite(array)
+    if least is None:
+        return require(owner, array, ok, f"`{name}` must be finite")
+    return require(owner, array, ok & (array >= least), f"`{name}` must be finite and at least {least:g}")
+
+
+def as_count(owner: str, name: str, value: Any, most: int) -> int:
+    """A Python or NumPy integer from 0 to `most`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{owner}: `{name}` must be an int, got {value!r}.")
+    if not 0 <= value <= most:
+        raise ValueError(f"{owner}: `{name}` must be from 0 to {most}, got {value}.")
+    return int(value)

@@ -1,0 +1,219 @@
+"""From nothing but an activation to its dual."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from ... import lagrangians
+from ..._typing import FloatArray, Interval
+from . import _analysis as analysis
+from ._base import AbstractDual
+from ._hermite import HermiteDual, HermiteRule
+from ._piecewise import END, PiecewiseDual, PiecewiseRule
+from ._tensor_quadrature import TensorDual, TensorRule, gauss_hermite
+
+
+METHODS = ("auto", "gauss-hermite", "hermite", "piecewise")
+RANGES = {"gauss-hermite": (2, 500), "hermite": (4, 1024), "piecewise": (4, 64)}
+NODES = 10
+
+
+class _Activation(eqx.Module):
+    """The activation of an elementwise Lagrangian, as a function."""
+
+    lagrangian: lagrangians.AbstractLagrangian
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        return self.lagrangian.activation(x)
+
+
+def from_function(
+    fn: lagrangians.AbstractLagrangian | Callable,
+    *,
+    method: str = "auto",
+    degree: int | None = None,
+    kinks: tuple[float, ...] | list[float] | None = None,
+    variances: Interval = (1e-4, 10.0),
+) -> AbstractDual:
+    """The dual of any scalar function: `E[phi(u) phi(v)]` and `E[phi'(u) phi'(v)]` by the method that suits it.
+
+    **Arguments:**
+
+    - `fn`: the activation `phi`: elementwise on arrays, in jax, of real floating-point values; a module's parameters
+      are leaves of the result, and it is differentiable by them. Or a Lagrangian whose activation is elementwise.
+    - `method`: one of the following.
+        - `"hermite"`, for smooth functions: `sum_n a_n(s1) a_n(s2) rho^n` with `rho = c / (s1 s2)`, `s = sqrt(v)` and
+          `a_n(s) = E[phi(s z) h_n(z)]`, `h_n` the normalised Hermite polynomials; the derivative is the same series of
+          `phi'`. The `a_n` are computed once for each variance. `degree` terms; if `None`, as many as the largest
+          variance of each call needs.
+        - `"piecewise"`, for functions with kinks or jumps: nested Gauss-Legendre rules, split at the kinks and graded
+          where conditioning smooths them, `degree=10` nodes on each panel. A jump of `phi` is a point mass of `phi'`,
+          whose contribution is in the derivative: infinite where both `u` and `v` are at it with certainty.
+        - `"gauss-hermite"`: the tensor product of two rules of `degree=25` nodes; `phi'` by automatic differentiation.
+          It misses kinks, and is slow: for comparison.
+        - `"auto"`: Hermite where that is accurate to 1e-8 over all of `variances`, else piecewise.
+    - `kinks`: where the function or its slope or curvature jumps; `()` says nowhere; if `None` they are looked for.
+    - `variances`: the range that the dual is made for, `0 < low < high`. Variances below it do no harm; above it the
+      error grows with the variance, and kinks beyond `8.5 sqrt(high)` are not seen.
+
+    The result also has `method`, `degree` (the largest, where it varies), `kinks` (as found; `()` unless piecewise)
+    and `expected_error`: the largest error over `variances` in float64, relative to
+    `sqrt(E[phi(u)^2] E[phi(v)^2])` and for the derivative likewise. In float32 a few rounding errors come on top.
+
+    The choices are made once, from the values of `fn` now: make the dual outside of a transformed function, and anew
+    when training has changed the parameters much. Derivatives by parameters do not follow a jump that moves with them.
+    Where `phi` itself jumps, `derivative` has no derivatives (they are NaN).
+
+    - **Raises**: `TypeError` if `fn` is not an elementwise function of real numbers (a softmax is not: it has no kernel
+      limit), or its parameters are traced; `ValueError` for a value that is not finite, an unknown method, or numbers
+      out of range.
+    - **Error**: Hermite 1e-8, typically 1e-9 at the end of the range and much less below; piecewise 1e-9 for piecewise
+      polynomials, at any correlation.
+    - **Source**: Daniely, Frostig and Singer, arXiv:1602.05897, section 4 (the series); Han et al., arXiv:2209.04121,
+      section 3 (for kernels of any activation); Price's theorem for the derivative.
+    """
+    if method not in METHODS:
+        raise ValueError(f"from_function: `method` must be one of {', '.join(METHODS)}, got {method!r}.")
+    low, high = _range(variances)
+    _check_degree(method, degree)
+    given = _given_kinks(kinks)
+    function = _as_function(fn)
+    probed = analysis.probe(function)
+    _check_values(probed, high)
+    if method == "gauss-hermite":
+        number = 25 if degree is None else degree
+        return TensorDual(function, TensorRule(number), _tensor_error(probed, (low, high), number))
+    if method != "piecewise":
+        dual = _hermite(function, probed, (low, high), degree if method == "hermite" else None)
+        if method == "hermite" or (dual.expected_error <= 1e-8 and not given):
+            return dual
+    return _piecewise(function, probed, high, given, NODES if degree is None or method == "auto" else degree)
+
+
+def _hermite(function: Any, probed: analysis.Probe, variances: tuple[float, float], degree: int | None) -> HermiteDual:
+    degrees = analysis.DEGREES if degree is None else (degree,)
+    found = analysis.convergence(probed, variances, degrees)
+    worst = np.max(found.errors, axis=1)
+    single, double = ([found.limit(i, tol) for i in range(len(degrees))] for tol in analysis.TOLERANCES)
+    enough = [i for i in range(len(degrees)) if double[i] >= variances[1] * (1 - 1e-9)]
+    last = enough[0] if enough else int(np.argmin(worst))
+    # a longer series must be one for larger variances, or it is of no use
+    kept = [i for i in range(last) if double[i] > max(double[:i], default=0.0)] + [last]
+    table = tuple(single[i] for i in kept), tuple(double[i] for i in kept)
+    constant = not any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(function))
+    rule = HermiteRule(tuple(degrees[i] for i in kept), table, found.parity if constant else None)
+    return HermiteDual(function, rule, float(worst[last]))
+
+
+def _piecewise(
+    function: Any, probed: analysis.Probe, high: float, given: tuple[float, ...] | None, nodes: int
+) -> PiecewiseDual:
+    reach = END * high**0.5
+    kinks = analysis.find_kinks(probed, reach) if given is None else analysis.sort_kinks(probed, given)
+    every = tuple(sorted({t for each in kinks for t in each} | set(given or ())))
+    breaks, error = analysis.panels(probed, every, variance=high, reach=reach, nodes=NODES)
+    return PiecewiseDual(function, PiecewiseRule(breaks, kinks, nodes), max(3 * error, 1e-9))
+
+
+def _tensor_error(probed: analysis.Probe, variances: tuple[float, float], degree: int) -> float:
+    """The error at full correlation, where both nodes fall together and the rule is one of one dimension."""
+    v, worst = np.geomspace(*variances, 16), 0.0
+    (z, w), (fine_z, fine_w) = gauss_hermite(degree), analysis.fine_rule()
+    for order in (0, 1):
+        coarse, fine = (
+            probed.evaluate(np.sqrt(v)[:, None] * nodes, order) ** 2 @ weights
+            for nodes, weights in ((z, w), (fine_z, fine_w))
+        )
+        worst = max(worst, float(np.max(np.abs(coarse - fine) / np.where(fine > 0, fine, 1))))
+    return worst
+
+
+# --- what was handed in -----------------------------------------------------------------------------
+
+
+def _as_function(fn: Any) -> Callable:
+    if isinstance(fn, lagrangians.AbstractLagrangian):
+        if fn.coupled_axes((2, 3)):
+            raise TypeError(_coupled(f"the activation of {type(fn).__name__}"))
+        fn = _Activation(fn)
+    if not callable(fn):
+        raise TypeError(f"from_function: `fn` must be a function or a Lagrangian, got {type(fn).__name__}.")
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(fn)):
+        raise TypeError("from_function: the parameters of `fn` are traced; make the dual outside of transformations.")
+    _check_elementwise(fn)
+    return fn
+
+
+def _coupled(what: str) -> str:
+    return (
+        f"from_function: {what} is not elementwise: each value depends on the others (as a softmax's do), "
+        "so it has no infinite-width kernel."
+    )
+
+
+def _check_elementwise(fn: Callable) -> None:
+    x = np.array([-1.7, -0.6, 0.05, 0.4, 0.9, 1.3, 2.1])
+    whole = _call(fn, x)
+    if whole.shape != x.shape:
+        raise TypeError(f"from_function: `fn` must keep shapes, but made {whole.shape} of {x.shape}.")
+    if not jnp.issubdtype(whole.dtype, jnp.floating):
+        raise TypeError(f"from_function: `fn` must return real floating-point values, got {whole.dtype}.")
+    single = np.stack([np.asarray(_call(fn, x[i : i + 1])) for i in range(x.size)])
+    square = _call(fn, np.stack([x, x[::-1]]))
+    if single.shape != (x.size, 1) or square.shape != (2, x.size):
+        raise TypeError("from_function: `fn` must be elementwise on arrays of any shape.")
+    for found in (single[:, 0], np.asarray(square)[0]):
+        if not np.allclose(found, np.asarray(whole), rtol=1e-5, atol=1e-6, equal_nan=True):
+            raise TypeError(_coupled("`fn`"))
+
+
+def _call(fn: Callable, x: np.ndarray) -> Any:
+    array = jnp.asarray(x, jnp.result_type(float))
+    try:
+        found = fn(array)
+    except Exception as error:
+        raise TypeError(f"from_function: `fn` failed on a float array of shape {x.shape}: {error}") from error
+    if not isinstance(found, (jax.Array, np.ndarray)):
+        raise TypeError(f"from_function: `fn` must return an array, got {type(found).__name__}.")
+    return found
+
+
+def _check_values(probed: analysis.Probe, high: float) -> None:
+    x = np.linspace(-END, END, 302) * high**0.5
+    for order, what in ((0, "value"), (1, "slope")):
+        bad = ~np.isfinite(probed.evaluate(x, order))
+        if bad.any():
+            raise ValueError(f"from_function: `fn` must be finite, but its {what} at {x[bad][0]:.4g} is not.")
+
+
+def _check_degree(method: str, degree: Any) -> None:
+    if degree is None:
+        return
+    if isinstance(degree, bool) or not isinstance(degree, (int, np.integer)):
+        raise TypeError(f"from_function: `degree` must be an integer, got {degree!r}.")
+    if method == "auto":
+        raise ValueError('from_function: `degree` needs a `method`; "auto" chooses both.')
+    low, high = RANGES[method]
+    if not low <= degree <= high:
+        raise ValueError(f"from_function: `degree` must lie in [{low}, {high}] for {method!r}, got {degree}.")
+
+
+def _range(variances: Interval) -> tuple[float, float]:
+    low, high = (float(v) for v in variances)
+    if not 0 < low < high < 1e12:
+        raise ValueError(f"from_function: `variances` must be 0 < low < high, got {(low, high)}.")
+    return low, high
+
+
+def _given_kinks(kinks: Any) -> tuple[float, ...] | None:
+    if kinks is None:
+        return None
+    found = tuple(sorted({float(t) for t in kinks}))
+    if not all(np.isfinite(t) for t in found):
+        raise ValueError(f"from_function: `kinks` must be finite, got {found}.")
+    return found

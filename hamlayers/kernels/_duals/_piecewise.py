@@ -1,0 +1,239 @@
+"""Duals of activations with kinks and jumps: quadrature that is split at every one of them."""
+
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..._typing import FloatArray, Scalar
+from ._base import AbstractDual
+from ._moments import AbstractRule, Elementwise, compiled, nth_derivative, slopes_by_scale
+
+
+END = 8.5
+"""Where the integrals end, in standard deviations."""
+
+BASE = (-3.5, 0.0, 3.5)
+"""Break points for the sake of the Gaussian density alone."""
+
+LAYER = (-7.0, -2.5, 2.5, 7.0)
+"""Break points about a kink of the conditional mean, in units of the width over which it is smoothed."""
+
+_ROOM = 2**19
+
+
+@final
+class PiecewiseRule(AbstractRule):
+    """Nested Gauss-Legendre rules: over `u`, and over `v` given `u`, each between all break points.
+
+    `u = s1 z` and `v = s2 (rho z + sigma y)`. In `y` the integrand is smooth between the break points of the function.
+    Its integral over `y` is a function of `z` whose kinks, at those of `v`, are smoothed over a width `sigma / rho`;
+    the panels in `z` are as narrow there, at any correlation.
+    """
+
+    breaks: tuple[float, ...] = eqx.field(static=True)
+    kinks: tuple[tuple[float, ...], ...] = eqx.field(static=True)
+    nodes: int = eqx.field(static=True)
+
+    def value(self, fn: Elementwise, pair: tuple[FloatArray, FloatArray, FloatArray], orders: Any) -> FloatArray:
+        """The integral of the pieces, and what the jumps of the function below the derivative contribute."""
+        if self.kinks[0] and max(orders) > 1:
+            return jnp.full(jnp.broadcast_shapes(*(a.shape for a in pair)), jnp.nan, pair[0].dtype)
+        f, g = (_Factor(fn, order, self) for order in orders)
+        return self._mean(f, g, pair)
+
+    def by_variance(self, fn: Elementwise, pair: tuple[FloatArray, FloatArray, FloatArray], orders: Any) -> Any:
+        """By the derivative by scale, `E[u f'(u) g(v)]`."""
+        f, g = (_Factor(fn, order, self) for order in orders)
+        return slopes_by_scale(self, self._mean, (f, g, f.by_scale(), g.by_scale()), pair, (orders, fn))
+
+    def _mean(self, f: "_Factor", g: "_Factor", pair: tuple[FloatArray, FloatArray, FloatArray]) -> FloatArray:
+        pair = jax.lax.stop_gradient(pair)
+        shape = jnp.broadcast_shapes(*(a.shape for a in pair))
+        flat = tuple(jnp.broadcast_to(a, shape).reshape(-1) for a in pair)
+        every = len(self.breaks) + 1
+        kinks = len(_all(self.kinks))
+        size = (every + len(BASE) + kinks * (1 + len(LAYER))) * (every + len(BASE)) * self.nodes**2
+        one = lambda p: _pair_mean(f, g, p, self)  # noqa: E731
+        return jax.lax.map(one, flat, batch_size=max(1, _ROOM // size)).reshape(shape)
+
+
+@final
+class _Factor(eqx.Module):
+    """`phi^(order)`, or `x phi^(order)(x)`, as a distribution: a function between break points, and point masses."""
+
+    fn: Any
+    order: int
+    rule: PiecewiseRule
+    times_x: bool = False
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        value = nth_derivative(self.fn, self.order)(x)
+        return x * value if self.times_x else value
+
+    def masses(self, dtype: Any) -> list[tuple[float, Scalar]]:
+        """Where `phi^(order - 1)` jumps, and by how much."""
+        if self.order == 0 or self.order > len(self.rule.kinks):
+            return []
+        before = nth_derivative(self.fn, self.order - 1)
+        found = []
+        for t in self.rule.kinks[self.order - 1]:
+            step = 16 * float(jnp.finfo(dtype).eps) * max(1.0, abs(t))
+            below, above = before(jnp.asarray([t - step, t + step], dtype))
+            found.append((t, (above - below) * (t if self.times_x else 1.0)))
+        return found
+
+    def by_scale(self) -> "_Factor":
+        """`x` times the derivative of this."""
+        return _Factor(self.fn, self.order + 1, self.rule, times_x=True)
+
+
+def _all(kinks: tuple[tuple[float, ...], ...]) -> tuple[float, ...]:
+    return tuple(sorted({t for each in kinks for t in each}))
+
+
+def _inserted(points: FloatArray, extra: tuple[float, ...]) -> FloatArray:
+    """Sorted `points`, along the last axis, and numbers put in at their places."""
+    for number in extra:
+        rim = jnp.full((*points.shape[:-1], 1), END, points.dtype)
+        points = jnp.clip(
+            jnp.asarray(number, points.dtype),
+            jnp.concatenate([-rim, points], axis=-1),
+            jnp.concatenate([points, rim], axis=-1),
+        )
+    return points
+
+
+def _rule_between(points: FloatArray, nodes: int) -> tuple[FloatArray, FloatArray]:
+    """Nodes, and weights times the Gaussian density, of all panels between sorted points and the ends."""
+    rim = jnp.full((*points.shape[:-1], 1), END, points.dtype)
+    # Where the CPU compiler of jax 0.10 fuses the making of these into the sums over the nodes, the sums are wrong.
+    edges = jax.lax.optimization_barrier(jnp.concatenate([-rim, points, rim], axis=-1))
+    low, half = edges[..., :-1, None], jnp.diff(edges, axis=-1)[..., None] / 2
+    x, w = np.polynomial.legendre.leggauss(nodes)
+    x, w = (jnp.asarray(a, points.dtype).reshape((1,) * points.ndim + (nodes,)) for a in (x + 1, w))
+    z = (low + half * x).reshape(*points.shape[:-1], -1)
+    weights = (half * w).reshape(z.shape)
+    return z, weights * _density(z)
+
+
+def _density(z: FloatArray) -> FloatArray:
+    return jnp.exp(-z * z / 2) / np.sqrt(2 * np.pi).astype(z.dtype)
+
+
+def _given(g: _Factor, z: FloatArray, s2: Scalar, rho: Scalar, sigma: Scalar, rule: PiecewiseRule) -> FloatArray:
+    """`E[g(v) | z]`, without point masses, for a vector of `z`."""
+    breaks = jnp.asarray(rule.breaks, z.dtype).reshape(1, -1)
+    mean = (rho * z)[:, None]
+    points = jnp.clip((breaks / s2 - mean) / sigma, -END, END)
+    y, weights = _rule_between(_inserted(points, BASE), rule.nodes)
+    return jnp.sum(weights * g(s2 * (mean + sigma * y)), axis=-1)
+
+
+def _outer_points(s1: Scalar, s2: Scalar, rho: Scalar, sigma: Scalar, rule: PiecewiseRule) -> FloatArray:
+    """The break points in `z`: those of `u`, and those about the kinks of `v`."""
+    dtype = s1.dtype
+    breaks = jnp.asarray(rule.breaks, dtype)
+    kinks = jnp.asarray(_all(rule.kinks), dtype)
+    safe = jnp.where(jnp.abs(rho) < 1e-3, jnp.asarray(1e-3, dtype), rho)
+    at = (kinks / s2 / safe)[:, None] + (sigma / jnp.abs(safe)) * jnp.asarray(LAYER, dtype).reshape(1, -1)
+    every = [breaks / s1, at.reshape(-1), (kinks / s2 / safe), jnp.asarray(BASE, dtype)]
+    return jnp.sort(jnp.clip(jnp.concatenate(every), -END, END))
+
+
+def _pair_mean(f: _Factor, g: _Factor, pair: tuple[Scalar, ...], rule: PiecewiseRule) -> Scalar:
+    """`E[f(u) g(v)]` of one pair."""
+    c, v1, v2 = pair
+    eps, tiny = float(jnp.finfo(c.dtype).eps), float(jnp.finfo(c.dtype).tiny)
+    s1, s2 = (jnp.sqrt(jnp.maximum(v, tiny**0.5)) for v in (v1, v2))
+    rho = jnp.clip(c / s1 / s2, -1, 1)
+    rho = jnp.where(1 - jnp.abs(rho) < 4 * eps, jnp.sign(rho), rho)
+    sigma = jnp.sqrt((1 - rho) * (1 + rho))
+    apart = jnp.maximum(sigma, eps**2)  # to divide by
+    z, weights = _rule_between(_outer_points(s1, s2, rho, sigma, rule), rule.nodes)
+    total = jnp.sum(weights * f(s1 * z) * _given(g, z, s2, rho, apart, rule))
+    of_f, of_g = f.masses(c.dtype), g.masses(c.dtype)
+    for t, mass in of_f:
+        at = (t / s1)[None]
+        total = total + mass * _density(at)[0] / s1 * _given(g, at, s2, rho, apart, rule)[0]
+    for t, mass in of_g:
+        at = (t / s2)[None]
+        total = total + mass * _density(at)[0] / s2 * _given(f, at, s1, rho, apart, rule)[0]
+    for t, mass in of_f:
+        for other, second in of_g:
+            a, b = t / s1, other / s2
+            joint = _density(a) / s1 * _density((b - rho * a) / apart) / (s2 * apart)
+            total = total + mass * second * joint
+    return total
+
+
+@final
+class _OnDiagonal(AbstractRule):
+    """`E[phi^(j)(u) phi^(k)(u)]` by one Gauss-Legendre rule between all break points."""
+
+    rule: PiecewiseRule
+
+    def value(self, fn: Elementwise, pair: tuple[FloatArray, FloatArray, FloatArray], orders: Any) -> FloatArray:
+        """The integral of the pieces; infinite where the square of a point mass is in it."""
+        return self._mean(*(_Factor(fn, order, self.rule) for order in orders), pair)
+
+    def by_variance(self, fn: Elementwise, pair: tuple[FloatArray, FloatArray, FloatArray], orders: Any) -> Any:
+        """Half of the derivative along the diagonal by each of the two, by the derivative by scale."""
+        v = jnp.maximum(pair[1], float(jnp.finfo(pair[1].dtype).eps) ** 0.5)
+        f, g = (_Factor(fn, order, self.rule) for order in orders)
+        pair = (v, v, v)
+        return self._mean(f.by_scale(), g, pair) / (2 * v), self._mean(f, g.by_scale(), pair) / (2 * v)
+
+    def _mean(self, f: _Factor, g: _Factor, pair: tuple[FloatArray, FloatArray, FloatArray]) -> FloatArray:
+        v = jax.lax.stop_gradient(pair[1])
+        s = jnp.sqrt(jnp.maximum(v, float(jnp.finfo(v.dtype).tiny) ** 0.5)).reshape(-1, 1)
+        points = jnp.clip(jnp.asarray(self.rule.breaks, v.dtype).reshape(1, -1) / s, -END, END)
+        z, weights = _rule_between(_inserted(points, BASE), 2 * self.rule.nodes)
+        total = jnp.sum(weights * f(s * z) * g(s * z), axis=-1)
+        masses = (f.masses(v.dtype), g.masses(v.dtype))
+        if masses[0] and masses[1]:
+            return jnp.full(v.shape, jnp.inf, v.dtype)
+        for own, other in zip(masses, (g, f), strict=True):
+            for t, mass in own:
+                step = 16 * float(jnp.finfo(v.dtype).eps) * max(1.0, abs(t))
+                sides = other(jnp.asarray([t - step, t + step], v.dtype))
+                total = total + mass * jnp.mean(sides) * (_density(t / s) / s)[:, 0]
+        return total.reshape(v.shape)
+
+
+@final
+class PiecewiseDual(AbstractDual):
+    """The dual of an activation with kinks or jumps; made by `from_function`."""
+
+    fn: Any
+    rule: PiecewiseRule
+    expected_error: float = eqx.field(static=True)
+    method: str = eqx.field(static=True, default="piecewise")
+
+    @property
+    def degree(self) -> int:
+        """The number of nodes on each panel."""
+        return self.rule.nodes
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        """Where the function, its slope or its curvature jumps."""
+        return _all(self.rule.kinks)
+
+    def activation(self, x: FloatArray) -> FloatArray:
+        """`phi(x)`."""
+        return self.fn(x)
+
+    def _nngp(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
+        return compiled(self.fn, c, v1, v2, self.rule, (0, 0))
+
+    def _derivative(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
+        return compiled(self.fn, c, v1, v2, self.rule, (1, 1))
+
+    def _diagonal(self, v: FloatArray) -> FloatArray:
+        return compiled(self.fn, v, v, v, _OnDiagonal(self.rule), (0, 0))
+
+    def _diagonal_derivative(self, v: FloatArray) -> FloatArray:
+        return compiled(self.fn, v, v, v, _OnDiagonal(self.rule), (1, 1))

@@ -1,0 +1,23 @@
+"""Training in the linear regime, and Gaussian processes."""
+
+from ._data import AbstractPredictor as AbstractPredictor
+from ._flow import LossDescent as LossDescent, Trained as Trained
+from ._gaussian_process import (
+    Ensemble as Ensemble,
+    EnsembleMoments as EnsembleMoments,
+    Moments as Moments,
+    ensemble as ensemble,
+    gp_posterior as gp_posterior,
+)
+from ._losses import (
+    AbstractLoss as AbstractLoss,
+    CrossEntropy as CrossEntropy,
+    Hinge as Hinge,
+    Margins as Margins,
+    MeanSquaredError as MeanSquaredError,
+    SquaredHinge as SquaredHinge,
+    margins as margins,
+)
+from ._predict import gradient_descent as gradient_descent, max_learning_rate as max_learning_rate
+from ._spectral import SquaredErrorDescent as SquaredErrorDescent
+from ._stabilised import RungeKuttaLegendre as RungeKuttaLegendre

@@ -1,0 +1,631 @@
+"""Architectures: the kernels of their limits against formulas by hand, and against finite networks of the same form."""
+
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from hypothesis.extra import numpy as hnp
+
+from hamlayers import kernels, lagrangians
+
+
+ERF = kernels.Erf()
+RELU = kernels.Relu()
+erf, relu = kernels.elementwise(ERF), kernels.elementwise(RELU)
+dense, conv, serial, parallel = kernels.dense, kernels.conv, kernels.serial, kernels.parallel
+BOTH = ("nngp", "ntk")
+
+
+def _points(*shape: int, seed: int = 0, dtype: type = np.float64) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def _close(got: object, want: object, *, rounding: float) -> None:
+    """Equal up to `rounding` units of the last place of the largest entry."""
+    got, want = np.asarray(got), np.asarray(want)
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=0, atol=rounding * np.finfo(got.dtype).eps * np.abs(want).max())
+
+
+# --- dense networks, by hand ----------------------------------------------------------------------
+
+
+def _relu_by_hand(c: mpmath.mpf, v1: mpmath.mpf, v2: mpmath.mpf) -> tuple[mpmath.mpf, mpmath.mpf]:
+    root = mpmath.sqrt(v1 * v2)
+    theta = mpmath.acos(c / root)
+    return root / (2 * mpmath.pi) * (mpmath.sin(theta) + (mpmath.pi - theta) * c / root), (mpmath.pi - theta) / (
+        2 * mpmath.pi
+    )
+
+
+def _erf_by_hand(c: mpmath.mpf, v1: mpmath.mpf, v2: mpmath.mpf) -> tuple[mpmath.mpf, mpmath.mpf]:
+    p = (1 + 2 * v1) * (1 + 2 * v2)
+    return 2 / mpmath.pi * mpmath.asin(2 * c / mpmath.sqrt(p)), 4 / mpmath.pi / mpmath.sqrt(p - 4 * c * c)
+
+
+def _recursion(phi: Callable, x1: np.ndarray, x2: np.ndarray, stds: list[tuple[float, float]]) -> tuple[float, float]:
+    """The two kernels between two vectors, at 40 digits."""
+    with mpmath.workdps(40):
+        a, b = [mpmath.mpf(float(t)) for t in x1], [mpmath.mpf(float(t)) for t in x2]
+        c, v1, v2 = (mpmath.fdot(u, v) / len(u) for u, v in ((a, b), (a, a), (b, b)))
+        ntk = mpmath.mpf(0)
+        for layer, (w, bias) in enumerate(stds):
+            if layer:
+                new, slope = phi(c, v1, v2)
+                ntk *= slope
+                c, v1, v2 = new, phi(v1, v1, v1)[0], phi(v2, v2, v2)[0]
+            w2, b2 = mpmath.mpf(w) ** 2, mpmath.mpf(bias) ** 2
+            c, v1, v2 = (w2 * value + b2 for value in (c, v1, v2))
+            ntk = c + w2 * ntk
+        return float(c), float(ntk)
+
+
+@pytest.mark.parametrize(("layer", "by_hand"), [(relu, _relu_by_hand), (erf, _erf_by_hand)], ids=["relu", "erf"])
+def test_three_hidden_layers_by_hand(x64, layer, by_hand) -> None:
+    stds = [(1.3, 0.2), (0.9, 0.1), (1.6, 0.5), (1.1, 0.3)]
+    layers = [dense(*stds[0])]
+    for pair in stds[1:]:
+        layers += [layer, dense(*pair)]
+    x1, x2 = _points(3, 5), _points(4, 5, seed=1)
+    nngp, ntk = serial(*layers).kernel(x1, x2, get=BOTH)
+    want = np.array([[_recursion(by_hand, a, b, stds) for b in x2] for a in x1])
+    _close(nngp, want[..., 0], rounding=16)
+    _close(ntk, want[..., 1], rounding=64)
+
+
+def test_relu_on_the_sphere(x64) -> None:
+    """Bietti and Mairal, arXiv:1905.12173, equation 6: `u kappa_0(u) + kappa_1(u)`."""
+    angles = np.linspace(0, np.pi, 9)
+    x = math.sqrt(2) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    net = serial(dense(), relu, dense(math.sqrt(2)))
+    u = np.cos(angles)
+    kappa0, kappa1 = (np.pi - angles) / np.pi, (u * (np.pi - angles) + np.sin(angles)) / np.pi
+    # the angle of parallel inputs is a root: an error of eps in their cosine is one of sqrt(2 eps)
+    got = net.kernel(x[:1], x, get=BOTH)
+    _close(got[0][0], kappa1, rounding=8)
+    np.testing.assert_allclose(got[1][0, :-1], (u * kappa0 + kappa1)[:-1], rtol=1e-14)
+    assert abs(float(got[1][0, -1])) < 2 * math.sqrt(2 * np.finfo(float).eps)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_relu_with_he_initialisation_keeps_the_norm(depth, dtype) -> None:
+    """On the diagonal `K = 2` and `Theta = 2 (depth + 1)` where `|x|^2 = d`: exact in the angle in float32 too."""
+    with jax.enable_x64(dtype == np.float64):
+        x = _points(6, 7)
+        x = (x / np.linalg.norm(x, axis=1, keepdims=True) * math.sqrt(7)).astype(dtype)
+        layers = [dense(math.sqrt(2))]
+        for _ in range(depth):
+            layers += [relu, dense(math.sqrt(2))]
+        nngp, ntk = serial(*layers).kernel(x, get=BOTH)
+        assert ntk.dtype == dtype
+        np.testing.assert_allclose(np.diag(nngp), 2, rtol=16 * depth * np.finfo(dtype).eps)
+        np.testing.assert_allclose(np.diag(ntk), 2 * (depth + 1), rtol=16 * depth * np.finfo(dtype).eps)
+
+
+def test_a_linear_network_is_linear(x64) -> None:
+    x = _points(4, 3)
+    nngp, ntk = serial(dense(2.0), dense(3.0, 0.5), kernels.identity()).kernel(x, get=BOTH)
+    gram = x @ x.T / 3
+    _close(nngp, 36 * gram + 0.25, rounding=8)
+    _close(ntk, 2 * 36 * gram + 0.25, rounding=8)
+
+
+def test_standard_parameterization_counts_the_inputs(x64) -> None:
+    """arXiv:2001.07301: each weight matrix brings the number of its inputs, each bias vector 1."""
+    x = _points(4, 3)
+    first = dense(2.0, 0.7, width=50, parameterization="standard")
+    net = serial(first, dense(3.0, width=1, parameterization="standard"))
+    nngp, ntk = net.kernel(x, get=BOTH)
+    gram = x @ x.T / 3
+    hidden = 4 * gram + 0.49
+    _close(nngp, 9 * hidden, rounding=8)
+    _close(ntk, 50 * hidden + 9 * (3 * gram + 1), rounding=8)
+    with pytest.raises(ValueError, match="needs the `width`"):
+        serial(dense(), dense(parameterization="standard")).kernel(x, get="ntk")
+
+
+# --- what every kernel fulfils --------------------------------------------------------------------
+
+
+NETS = {
+    "erf": serial(dense(1.5, 0.1), erf, dense(), erf, dense(1.0, 0.3)),
+    "relu": serial(dense(1.5), relu, dense(1.2, 0.1), relu, dense()),
+    "last layer elementwise": serial(dense(), relu),
+    "residual": serial(dense(), kernels.residual(relu, dense()), kernels.residual(erf, dense()), relu, dense()),
+    "product": serial(parallel(dense(), serial(dense(), erf), combine="product"), dense()),
+    "concat": serial(parallel(serial(dense(), relu), serial(dense(), erf), combine="concat"), dense(), erf, dense()),
+}
+IMAGE_NETS = {
+    "flatten": serial(conv((3, 2), 1.2, 0.1), relu, conv((2, 2), padding="VALID"), erf, kernels.flatten(), dense()),
+    "pool": serial(conv((2, 3)), relu, kernels.average_pool((2, 2)), conv((2, 2)), erf, kernels.flatten(), dense()),
+    "global": serial(conv((2, 2), padding="CIRCULAR"), erf, kernels.global_average_pool(), dense()),
+    "positions": serial(conv((2, 2), 1.1, 0.2, strides=2), relu, conv((1, 1))),
+    "mixed": serial(
+        conv((2, 2)),
+        parallel(serial(relu, kernels.global_average_pool(), dense()), serial(erf, kernels.flatten(), dense())),
+    ),
+}
+every_net = pytest.mark.parametrize(
+    ("net", "shape"),
+    [(net, (4,)) for net in NETS.values()] + [(net, (5, 4, 2)) for net in IMAGE_NETS.values()],
+    ids=[*NETS, *IMAGE_NETS],
+)
+
+
+@every_net
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_diagonal_symmetry_and_copies(net, shape, dtype) -> None:
+    with jax.enable_x64(dtype == np.float64):
+        x = _points(5, *shape, dtype=dtype)
+        x[3] = 2 * x[1]  # parallel, where the angle is 0
+        for kernel, diagonal, copy in zip(
+            net.kernel(x, get=BOTH), net.diagonal(x, get=BOTH), net.kernel(x, x.copy(), get=BOTH), strict=True
+        ):
+            assert kernel.dtype == dtype
+            assert np.array_equal(kernel, np.swapaxes(kernel, 0, 1))
+            _close(np.moveaxis(np.diagonal(kernel), -1, 0), diagonal, rounding=16)
+            _close(copy, kernel, rounding=64)
+
+
+@every_net
+def test_single_precision(net, shape, x64) -> None:
+    x1, x2 = _points(4, *shape), _points(3, *shape, seed=1)
+    got = net.kernel(x1.astype(np.float32), x2.astype(np.float32), get=BOTH)
+    for small, large in zip(got, net.kernel(x1, x2, get=BOTH), strict=True):
+        assert small.dtype == np.float32
+        # five layers, each with a sum over at most 40 products and a slope by the angle of at most 1 / sin(angle)
+        np.testing.assert_allclose(small, large, rtol=0, atol=400 * np.finfo(np.float32).eps * np.abs(large).max())
+
+
+@every_net
+def test_half_width(net, shape) -> None:
+    x = jnp.asarray(_points(3, *shape, dtype=np.float32)).astype(jnp.bfloat16)
+    got = net.kernel(x, get="ntk")
+    assert got.dtype == jnp.bfloat16
+    want = net.kernel(x.astype(jnp.float32), get="ntk")
+    assert np.array_equal(got, want.astype(jnp.bfloat16))
+
+
+@every_net
+def test_any_leading_shape(net, shape, x64) -> None:
+    x1, x2 = _points(2, 3, *shape), _points(1, 2, 2, *shape, seed=1)
+    flat = net.kernel(x1.reshape(6, *shape), x2.reshape(4, *shape), get="ntk")
+    _close(net.kernel(x1, x2, get="ntk"), flat.reshape(2, 3, 1, 2, 2, *flat.shape[2:]), rounding=8)
+    _close(net.kernel(x1[0, 0], x2, get="ntk"), flat[0].reshape(1, 2, 2, *flat.shape[2:]), rounding=8)
+    _close(net.diagonal(x1[0, 0], get="ntk"), net.diagonal(x1, get="ntk")[0, 0], rounding=8)
+    assert net.kernel(x1, get="nngp").shape == (2, 3, 2, 3, *flat.shape[2:])
+
+
+def test_what_is_asked_for_and_in_which_order(x64) -> None:
+    x = _points(3, 4)
+    net = NETS["erf"]
+    nngp, ntk = net.kernel(x, get=BOTH)
+    back = net.kernel(x, get=("ntk", "nngp"))
+    assert isinstance(back, tuple)
+    assert np.array_equal(back[0], ntk)
+    assert np.array_equal(back[1], nngp)
+    _close(net.kernel(x), nngp, rounding=4)
+    assert isinstance(net.kernel(x, get=("ntk",)), tuple)
+    assert isinstance(net.diagonal(x, get=["ntk", "ntk"]), tuple)
+
+
+@given(
+    x=hnp.arrays(np.float64, (6, 3), elements=st.floats(-8, 8).map(lambda t: round(t, 3))),
+    name=st.sampled_from(sorted(NETS)),
+)
+def test_kernels_are_positive_semidefinite(x, name) -> None:
+    with jax.enable_x64(True):
+        for kernel in NETS[name].kernel(x, get=BOTH):
+            values = np.linalg.eigvalsh(np.asarray(kernel))
+            # the angle of nearly parallel inputs is known to a root of the rounding
+            assert values[0] >= -64 * math.sqrt(np.finfo(float).eps) * max(values[-1], 1e-300)
+
+
+@given(x=hnp.arrays(np.float64, (4, 4, 3, 2), elements=st.floats(-3, 3).map(lambda t: round(t, 3))))
+def test_kernels_of_images_are_positive_semidefinite(x) -> None:
+    with jax.enable_x64(True):
+        for kernel in IMAGE_NETS["pool"].kernel(x, get=BOTH):
+            values = np.linalg.eigvalsh(np.asarray(kernel))
+            assert values[0] >= -64 * math.sqrt(np.finfo(float).eps) * max(values[-1], 1e-300)
+
+
+# --- derivatives ----------------------------------------------------------------------------------
+
+
+@every_net
+def test_derivatives_by_inputs_and_by_the_numbers_of_the_net(net, shape, x64) -> None:
+    x = jnp.asarray(_points(3, *shape))
+    weight = jnp.asarray(_points(*net.kernel(x).shape, seed=2))
+    leaves, rest = eqx.partition(net, eqx.is_inexact_array)
+
+    def loss(leaves, x):
+        nngp, ntk = eqx.combine(leaves, rest).kernel(x, get=BOTH)
+        return jnp.sum(weight * (nngp + ntk))
+
+    grads = jax.grad(loss, argnums=(0, 1))((leaves), x)
+    flat = jax.tree.leaves(grads)
+    assert all(np.isfinite(leaf).all() for leaf in flat)
+    direction = jax.tree.map(lambda leaf: jnp.asarray(_points(*leaf.shape, seed=3)), (leaves, x))
+    # no deviation of exactly 0 may become negative
+    direction = jax.tree.map(lambda d, leaf: jnp.where(leaf == 0, 0.0, d), direction, (leaves, x))
+    h = 1e-5
+    shifted = [jax.tree.map(lambda a, d, s=sign: a + s * h * d, (leaves, x), direction) for sign in (1, -1)]
+    slope = (loss(*shifted[0]) - loss(*shifted[1])) / (2 * h)
+    want = sum(jnp.sum(g * d) for g, d in zip(flat, jax.tree.leaves(direction), strict=True))
+    np.testing.assert_allclose(slope, want, rtol=1e-6, atol=1e-6 * float(abs(loss(leaves, x))))
+
+
+def test_derivatives_where_inputs_coincide_or_vanish(x64) -> None:
+    x = jnp.asarray(_points(4, 3)).at[1].set(0.0)
+    for net in (NETS["relu"], NETS["erf"]):
+        for get in ("nngp", "ntk"):
+            assert np.isfinite(jax.grad(lambda x, n=net, g=get: jnp.sum(jnp.diag(n.kernel(x, get=g))))(x)).all()
+            assert np.isfinite(jax.grad(lambda x, n=net, g=get: jnp.sum(n.diagonal(x, get=g)))(x)).all()
+    smooth = jax.grad(lambda x: jnp.sum(NETS["erf"].kernel(x, x, get="ntk")))(x)
+    np.testing.assert_allclose(smooth, jax.grad(lambda x: jnp.sum(NETS["erf"].kernel(x, get="ntk")))(x), rtol=1e-10)
+
+
+def test_inside_transformations(x64) -> None:
+    net, x = NETS["relu"], jnp.asarray(_points(3, 2, 4))
+    batched = jax.vmap(lambda x: net.kernel(x, get="ntk"))(x)
+    _close(batched[1], net.kernel(x[1], get="ntk"), rounding=16)
+    spoilt = jax.jit(lambda x: net.kernel(x))(x[0].at[1, 0].set(jnp.inf))
+    assert np.isfinite(spoilt[0, 0])
+    assert np.isnan(spoilt[1]).all()
+    assert np.isnan(jax.jit(lambda w: serial(dense(w), erf).kernel(x[0]))(-1.0)).all()
+
+
+# --- finite networks ------------------------------------------------------------------------------
+
+
+def _samples(net: kernels.AbstractNet, x: np.ndarray, draws: int, dtype: type = jnp.float32) -> tuple:
+    """The two kernels of each of many finite networks of this form, between the inputs."""
+
+    def one(key):
+        params = net.init(key, x.shape[1:], dtype=dtype)
+        out = net.apply(params, jnp.asarray(x, dtype))
+        jacobian = jax.jacrev(lambda params: net.apply(params, jnp.asarray(x, dtype))[..., 0].reshape(len(x), -1))(
+            params
+        )
+        parts = [leaf.reshape(len(x), out[0, ..., 0].size, -1) for leaf in jax.tree.leaves(jacobian)]
+        ntk = sum(jnp.einsum("ips,jps->ijp", part, part) for part in parts)
+        nngp = jnp.einsum("i...c,j...c->ij...", out, out) / out.shape[-1]
+        return nngp, ntk.reshape(nngp.shape)
+
+    return jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=64))(jax.random.split(jax.random.key(1), draws))
+
+
+def _arms(parameterization: str, width: int) -> Callable[..., kernels.AbstractNet]:
+    return lambda w_std=1.0, b_std=0.0, *, width=width: dense(
+        w_std, b_std, width=width, parameterization=parameterization
+    )
+
+
+def _convs(*args: object, **options: object) -> kernels.AbstractNet:
+    return conv(*args, width=6, **options)
+
+
+FINITE = {
+    "dense": lambda p, d: serial(d(1.3, 0.4), relu, d(0.8, 0.2), d(1.5)),
+    "residual": lambda p, d: serial(d(1.3, 0.4), kernels.residual(erf, d(1.2, 0.3)), d()),
+    "residual of the inputs": lambda p, d: serial(kernels.residual(d(), relu, d(1.2, 0.3, width=4)), d()),
+    "product": lambda p, d: serial(parallel(serial(d(1.3, 0.4), relu, d(1.1)), d(0.9, 0.3), combine="product"), d()),
+    "product with the inputs": lambda p, d: serial(
+        parallel(kernels.identity(), d(1.3, width=4), combine="product"), d()
+    ),
+    "concat": lambda p, d: serial(
+        parallel(serial(d(1.3, 0.4, width=3), relu), serial(d(0.9), erf), kernels.identity(), combine="concat"), d()
+    ),
+}
+FINITE_IMAGES = {
+    "same, flatten": lambda p, d: serial(
+        _convs((3, 2), 1.3, 0.3, parameterization=p),
+        relu,
+        _convs((2, 2), strides=(1, 2)),
+        kernels.flatten(),
+        d(1.2, 0.3),
+    ),
+    "valid, strided, flatten": lambda p, d: serial(
+        _convs((3, 2), 1.3, 0.3, strides=2, padding="VALID", parameterization=p), erf, kernels.flatten(), d(1.2, 0.3)
+    ),
+    "circular, pool": lambda p, d: serial(
+        _convs((3, 3), 1.3, 0.3, padding="CIRCULAR", parameterization=p),
+        relu,
+        kernels.average_pool((2, 2), strides=1, padding="SAME"),
+        _convs((2, 2), padding="VALID", parameterization=p),
+        kernels.flatten(),
+        d(),
+    ),
+    "global pool": lambda p, d: serial(
+        _convs((2, 2), 1.3, 0.3, parameterization=p),
+        relu,
+        kernels.average_pool((2, 1), padding="CIRCULAR"),
+        kernels.global_average_pool(),
+        d(1.2, 0.3),
+    ),
+    "positions": lambda p, d: serial(
+        _convs((2, 2), 1.3, 0.3, padding="CIRCULAR", strides=2, parameterization=p), relu, _convs((3, 1)), d()
+    ),
+    "positions of a pool": lambda p, d: serial(
+        _convs((2, 2), 1.3, 0.3, parameterization=p), relu, kernels.average_pool((2, 3)), d()
+    ),
+}
+
+
+QUICK = {("dense", "standard"), ("residual", "ntk"), ("product", "ntk"), ("concat", "ntk"), ("circular, pool", "ntk")}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameterization"),
+    [
+        pytest.param(name, parameterization, marks=() if (name, parameterization) in QUICK else pytest.mark.slow)
+        for name in (*FINITE, *FINITE_IMAGES)
+        for parameterization in ("ntk", "standard")
+    ],
+)
+def test_finite_networks_on_average(name, parameterization) -> None:
+    """With one activation on every path the mean over networks of *any* width is the limit: every width will do."""
+    make = {**FINITE, **FINITE_IMAGES}[name]
+    net = make(parameterization, _arms(parameterization, 6))
+    x = _points(3, *((4,) if name in FINITE else (5, 4, 2)), dtype=np.float32)
+    draws = 1024
+    for got, want in zip(_samples(net, x, draws), net.kernel(x, get=BOTH), strict=True):
+        error = np.std(got, axis=0) / math.sqrt(draws)
+        assert got.shape[1:] == want.shape
+        assert (np.abs(np.mean(got, axis=0) - want) <= 6 * error + 1e-6 * np.abs(want).max()).all()
+        assert (error <= 0.1 * np.abs(want).max()).all()  # else the test could not fail
+
+
+def test_one_dimensional_convolutions_on_average() -> None:
+    net = serial(
+        conv(3, 1.3, 0.3, strides=2, width=8), relu, kernels.average_pool(2), kernels.flatten(), dense(width=4)
+    )
+    x = _points(3, 9, 2, dtype=np.float32)
+    for got, want in zip(_samples(net, x, 1024), net.kernel(x, get=BOTH), strict=True):
+        assert (np.abs(np.mean(got, axis=0) - want) <= 6 * np.std(got, axis=0) / 32).all()
+
+
+@pytest.mark.parametrize("layer", [relu, erf], ids=["relu", "erf"])
+def test_wide_networks_approach_the_limit_as_one_over_the_root_of_the_width(layer) -> None:
+    x = _points(3, 4, dtype=np.float32)
+    errors = []
+    for width in (32, 128, 512):
+        net = serial(
+            dense(1.3, 0.3, width=width), layer, dense(1.2, 0.2, width=width), layer, dense(1.1, 0.1, width=width // 8)
+        )
+        wide = _samples(net, x, 24)
+        limits = net.kernel(x, get=BOTH)
+        errors.append([np.sqrt(np.mean(np.square(got - want))) for got, want in zip(wide, limits, strict=True)])
+    errors = np.array(errors)
+    # 24 draws know a deviation to 15%; the widths are apart by 16, hence the errors by 4
+    assert (errors[0] / errors[2] > 2).all()
+    assert (errors[0] / errors[2] < 8).all()
+    assert (errors[2] < 0.1).all()
+
+
+def test_the_activations_of_one_very_wide_layer() -> None:
+    x = _points(4, 3, dtype=np.float32)
+    net = serial(dense(1.3, 0.3, width=4096), erf)
+    out = net.apply(net.init(jax.random.key(0), 3), x)
+    spread = np.std(np.asarray(out)[:, None] * np.asarray(out)[None], axis=-1) / 64
+    assert (np.abs(out @ out.T / 4096 - net.kernel(x)) < 6 * spread).all()
+
+
+def test_init_and_apply_shapes() -> None:
+    net = serial(
+        conv((3, 3), width=5), relu, parallel(kernels.flatten(), kernels.global_average_pool(), combine="concat")
+    )
+    params = net.init(jax.random.key(0), (6, 7, 2))
+    assert params[0]["weight"].shape == (3, 3, 2, 5)
+    assert net.apply(params, _points(2, 3, 6, 7, 2, dtype=np.float32)).shape == (2, 3, 6 * 7 * 5 + 5)
+    assert net.apply(params, _points(6, 7, 2, dtype=np.float32)).shape == (6 * 7 * 5 + 5,)
+    deep = serial(dense(width=3), dense(width=2)).init(jax.random.key(0), 4, dtype=jnp.bfloat16)
+    assert deep[1]["bias"].dtype == jnp.bfloat16
+    assert not np.array_equal(deep[0]["weight"][:3, :2], deep[1]["weight"])
+
+
+# --- convolutions against other architectures -----------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", [relu, erf], ids=["relu", "erf"])
+def test_a_filter_of_one_position_is_a_dense_layer_there(x64, layer) -> None:
+    x1, x2 = _points(3, 4, 5, 2), _points(2, 4, 5, 2, seed=1)
+    narrow = serial(conv((1, 1), 1.4, 0.2), layer, conv((1, 1), 0.9, 0.1))
+    plain = serial(dense(1.4, 0.2), layer, dense(0.9, 0.1))
+    flat = serial(narrow, kernels.flatten())
+    for at_positions, whole, get in zip(
+        narrow.kernel(x1, x2, get=BOTH), flat.kernel(x1, x2, get=BOTH), BOTH, strict=True
+    ):
+        assert at_positions.shape == (3, 2, 4, 5)
+        for row in range(4):
+            for column in range(5):
+                want = plain.kernel(x1[:, row, column], x2[:, row, column], get=get)
+                _close(at_positions[:, :, row, column], want, rounding=64)
+        _close(whole, np.mean(at_positions, axis=(2, 3)), rounding=8)
+    # and a dense layer between convolutions is one too
+    mixed = serial(conv((1, 1), 1.4, 0.2), layer, dense(0.9, 0.1))
+    _close(mixed.kernel(x1, x2, get="ntk"), narrow.kernel(x1, x2, get="ntk"), rounding=8)
+
+
+def test_a_filter_over_the_whole_image_is_a_dense_layer(x64) -> None:
+    x1, x2 = _points(3, 4, 5, 2), _points(2, 4, 5, 2, seed=1)
+    whole = serial(conv((4, 5), 1.4, 0.2, padding="VALID"), relu, kernels.flatten(), dense(0.9, 0.1))
+    plain = serial(dense(1.4, 0.2), relu, dense(0.9, 0.1))
+    first = serial(kernels.flatten(rank=2), plain)
+    for get in BOTH:
+        want = plain.kernel(x1.reshape(3, 40), x2.reshape(2, 40), get=get)
+        _close(whole.kernel(x1, x2, get=get), want, rounding=32)
+        _close(first.kernel(x1, x2, get=get), want, rounding=32)
+
+
+def test_pooling_over_one_position_changes_nothing(x64) -> None:
+    """The same network with the covariances between all positions, and with those at equal positions alone."""
+    x = _points(3, 5, 4, 2)
+    parts = [conv((3, 2), 1.2, 0.1), relu, conv((2, 2), strides=2, padding="CIRCULAR"), erf]
+    for get in BOTH:
+        without = serial(*parts, kernels.flatten(), dense()).kernel(x, get=get)
+        _close(
+            serial(*parts, kernels.average_pool(1 * (1, 1)), kernels.flatten(), dense()).kernel(x, get=get),
+            without,
+            rounding=16,
+        )
+        line = serial(conv(3), relu, kernels.flatten()).kernel(x[:, :, 0], get=get)
+        _close(serial(conv((3, 1)), relu, kernels.flatten()).kernel(x[:, :, :1], get=get), line, rounding=4)
+
+
+def test_global_pooling_is_pooling_over_everything_and_forgets_shifts(x64) -> None:
+    x = _points(3, 4, 6, 2)
+    parts = [conv((3, 2), 1.2, 0.1, padding="CIRCULAR"), relu, conv((2, 2), padding="CIRCULAR"), erf]
+    net = serial(*parts, kernels.global_average_pool(), dense())
+    for get in BOTH:
+        want = net.kernel(x, get=get)
+        _close(
+            serial(*parts, kernels.average_pool((4, 6)), kernels.flatten(), dense()).kernel(x, get=get),
+            want,
+            rounding=16,
+        )
+        _close(net.kernel(x, np.roll(x, (1, 2), axis=(1, 2)), get=get), want, rounding=64)
+
+
+# --- composition ----------------------------------------------------------------------------------
+
+
+def test_nesting_changes_nothing(x64) -> None:
+    x = _points(3, 4)
+    flat = serial(dense(1.2), relu, dense(0.8, 0.3), erf, dense())
+    nested = serial(serial(dense(1.2)), serial(relu, serial(dense(0.8, 0.3), erf)), kernels.identity(), dense())
+    assert np.array_equal(flat.kernel(x, get="ntk"), nested.kernel(x, get="ntk"))
+    single = serial(dense(1.2), parallel(relu), dense(0.8, 0.3), parallel(erf, combine="concat"), dense())
+    assert np.array_equal(flat.kernel(x, get="ntk"), single.kernel(x, get="ntk"))
+
+
+def test_branches_add_multiply_and_average(x64) -> None:
+    x = _points(3, 4)
+    a, b = serial(dense(1.2, width=2), relu, dense(0.8, 0.3, width=2)), serial(dense(0.7, width=6), erf, dense(width=6))
+    (ka, ta), (kb, tb) = a.kernel(x, get=BOTH), b.kernel(x, get=BOTH)
+    c, d = serial(a, dense()), serial(b, dense())
+    (kc, tc), (kd, td) = c.kernel(x, get=BOTH), d.kernel(x, get=BOTH)
+    for combine, want in (
+        ("sum", (kc + kd, tc + td)),
+        ("product", (kc * kd, kc * td + tc * kd)),
+        ("concat", ((kc + kd) / 2, (tc + td) / 2)),
+    ):
+        for got, exact in zip(parallel(c, d, combine=combine).kernel(x, get=BOTH), want, strict=True):
+            _close(got, exact, rounding=8)
+    for got, exact in zip(
+        parallel(a, b, combine="concat").kernel(x, get=BOTH), ((ka + 3 * kb) / 4, (ta + 3 * tb) / 4), strict=True
+    ):
+        _close(got, exact, rounding=8)
+
+
+def test_a_lagrangian_is_its_activation() -> None:
+    x = _points(3, 4, dtype=np.float32)
+    from_lagrangian = serial(dense(), kernels.elementwise(lagrangians.Erf()), dense())
+    assert np.array_equal(from_lagrangian.kernel(x), serial(dense(), erf, dense()).kernel(x))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: serial(dense(), relu, erf),
+        lambda: serial(conv((2, 2)), kernels.flatten(), relu),
+        lambda: serial(parallel(dense(), dense(), combine="product"), relu),
+        lambda: serial(parallel(dense(), dense(), combine="concat"), relu),
+        lambda: serial(dense(), kernels.residual(dense(), relu)),
+        lambda: parallel(serial(dense(), relu), serial(dense(), erf)),
+        lambda: parallel(kernels.identity(), kernels.identity()),
+        lambda: parallel(kernels.identity(), kernels.residual(dense()), combine="product"),
+        lambda: serial(kernels.residual(relu, dense()), kernels.elementwise(ERF), relu),
+    ],
+)
+def test_layers_without_a_limit_are_refused_when_put_together(make) -> None:
+    with pytest.raises(ValueError, match="must be Gaussian in the limit|needs branches that are uncorrelated"):
+        make()
+
+
+def test_an_activation_of_raw_inputs_is_refused_when_used() -> None:
+    x = _points(3, 4, dtype=np.float32)
+    for net in (relu, serial(relu, dense()), serial(kernels.residual(dense()), relu)):
+        with pytest.raises(ValueError, match="must be Gaussian in the limit"):
+            net.kernel(x)
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: dense(-1.0), ValueError, "`w_std` must be non-negative"),
+        (lambda: dense(1.0, math.nan), ValueError, "`b_std` must be non-negative"),
+        (lambda: dense(np.ones(2)), ValueError, "`w_std` must be a scalar"),
+        (lambda: dense("1"), TypeError, "`w_std` must be a real number"),
+        (lambda: dense(width=0), ValueError, "`width` must be at least 1"),
+        (lambda: dense(width=2.0), TypeError, "`width` must be an int"),
+        (lambda: dense(parameterization="mup"), ValueError, "`parameterization` must be"),
+        (lambda: conv((3, 3), padding="FULL"), ValueError, "`padding` must be"),
+        (lambda: conv((3, 3, 3)), ValueError, "one or two axes"),
+        (lambda: conv((3, 0)), ValueError, "`filter_shape` must be at least 1"),
+        (lambda: conv((3, 3), strides=(1, 2, 3)), ValueError, "`strides` must be"),
+        (lambda: conv(2.5), TypeError, "`filter_shape` must be"),
+        (lambda: kernels.average_pool((2, 2), strides=0), ValueError, "`strides` must be at least 1"),
+        (lambda: kernels.flatten(rank=-1), ValueError, "`rank` must not be negative"),
+        (lambda: kernels.flatten(rank="2"), TypeError, "`rank` must be an int"),
+        (lambda: serial(), ValueError, "serial: needs at least one net"),
+        (lambda: parallel(), ValueError, "parallel: needs at least one net"),
+        (lambda: serial(dense(), lagrangians.Erf()), TypeError, "argument 1 must be a net"),
+        (lambda: parallel(dense(), combine="mean"), ValueError, "`combine` must be"),
+        (lambda: parallel(conv(2), conv((2, 2))), ValueError, "as many position axes"),
+    ],
+)
+def test_structure_that_is_refused(no_typecheck, make, error, match) -> None:
+    with pytest.raises(error, match=match):
+        make()
+
+
+PLAIN = serial(dense(), erf, dense())
+IMAGES = serial(conv((3, 3), padding="VALID"), erf, kernels.flatten(), dense())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: PLAIN.kernel(_points(3, 4), _points(3, 5)), ValueError, "inputs of one shape"),
+        (lambda: PLAIN.kernel(np.array([[1.0, math.nan]])), ValueError, "`x1` must be finite"),
+        (lambda: PLAIN.kernel(_points(2, 2), jnp.array([[1.0, jnp.inf]])), ValueError, "`x2` must be finite"),
+        (lambda: PLAIN.kernel(np.ones((0, 3))), ValueError, "must not be empty"),
+        (lambda: PLAIN.kernel(np.ones((3, 0))), ValueError, "must not be empty"),
+        (lambda: PLAIN.kernel(np.ones((3, 2), int)), TypeError, "real floating-point"),
+        (lambda: PLAIN.kernel(np.ones((3, 2), complex)), TypeError, "real floating-point"),
+        (lambda: PLAIN.kernel([[1.0, 2.0]]), TypeError, "real floating-point"),
+        (lambda: PLAIN.kernel(1.0), ValueError, r"must have shape \(\*batch, features\)"),
+        (lambda: PLAIN.kernel(_points(2, 2), get="gp"), ValueError, "`get` must be"),
+        (lambda: PLAIN.kernel(_points(2, 2), get=()), ValueError, "`get` must be"),
+        (lambda: PLAIN.diagonal(np.array([[1.0, math.nan]])), ValueError, "`x` must be finite"),
+        (lambda: IMAGES.kernel(_points(5, 2)), ValueError, "2 positions, channels"),
+        (lambda: IMAGES.kernel(_points(3, 2, 5, 2)), ValueError, "must not exceed the input"),
+        (lambda: serial(conv(2), conv((2, 2))).kernel(_points(3, 4, 5)), ValueError, "needs 2 position axes"),
+        (lambda: serial(conv((2, 2)), kernels.flatten(rank=1)).kernel(_points(3, 4, 5)), ValueError, "`rank=1` needs"),
+        (lambda: serial(kernels.flatten(), dense()).kernel(_points(3, 4)), ValueError, "give `rank=`"),
+        (lambda: parallel(dense(width=2), dense(width=3)).kernel(_points(3, 4)), ValueError, "branches of one width"),
+        (lambda: parallel(dense(width=2), dense(), combine="concat").kernel(_points(3, 4)), ValueError, "or of none"),
+        (
+            lambda: parallel(conv(2), conv(2, padding="VALID")).kernel(_points(3, 4, 5)),
+            ValueError,
+            "end with the same positions",
+        ),
+        (lambda: PLAIN.init(jax.random.key(0), 3), ValueError, "`width` must be given"),
+        (lambda: PLAIN.init(jax.random.key(0), (3, 4)), ValueError, "must have 1 axes"),
+        (lambda: PLAIN.apply((), 2.0), ValueError, r"must have shape \(\*batch, features\)"),
+    ],
+)
+def test_data_that_are_refused(no_typecheck, call, error, match) -> None:
+    with pytest.raises(error, match=match):
+        call()

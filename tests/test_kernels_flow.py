@@ -1,0 +1,285 @@
+"""Training on losses other than the mean squared error: the flow in function space, and the method for it."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.integrate
+from hypothesis import given, settings, strategies as st
+
+from hamlayers import kernels
+
+
+N = 24
+
+
+def _problem(seed: int = 0, *, outputs: int | None = None, rank: int = 3 * N) -> tuple:
+    """Kernel, test kernel (whose first point is the first training point), targets and starts."""
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((N + 2, rank)) * np.linspace(2, 0.02, rank) / np.sqrt(rank)
+    test = np.concatenate([features[:1], features[N:]])
+    tail = () if outputs is None else (outputs,)
+    f0 = 0.3 * rng.standard_normal((N, *tail))
+    f0_test = np.concatenate([f0[:1], rng.standard_normal((2, *tail))])
+    y = rng.choice([-1.0, 1.0], N) if outputs is None else np.eye(outputs)[rng.integers(0, outputs, N)]
+    return tuple(jnp.asarray(a) for a in (features[:N] @ features[:N].T, test @ features[:N].T, y, f0, f0_test))
+
+
+def _force(name: str, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """`-dloss/df`, by hand."""
+    if name == "squared_hinge":
+        return y * np.maximum(0.5 - f * y, 0) / N
+    if name == "cross_entropy" and f.ndim == 1:
+        return y / (1 + np.exp(f * y)) / N
+    weights = np.exp(f - f.max(-1, keepdims=True))
+    return (y - weights / weights.sum(-1, keepdims=True)) / N
+
+
+def _reference(name: str, k, y, f0, times, momentum: float | None = None) -> np.ndarray:
+    """Coefficients by scipy at a tight tolerance, step by step no longer than the kinks allow."""
+    k, y, f0 = (np.asarray(a) for a in (k, y, f0))
+
+    def field(_: float, state: np.ndarray) -> np.ndarray:
+        a = state[: y.size].reshape(y.shape)
+        force = _force(name, f0 + k @ a, y).reshape(-1)
+        if momentum is None:
+            return force
+        velocity = state[y.size :]
+        return np.concatenate([velocity, force - (1 - momentum) * velocity])
+
+    start = np.zeros(y.size * (1 if momentum is None else 2))
+    options = {"rtol": 1e-10, "atol": 1e-12, "method": "DOP853", "max_step": 1.0}
+    found = scipy.integrate.solve_ivp(field, (0, max(times)), start, t_eval=times, **options)
+    return found.y[: y.size].T.reshape(len(times), *y.shape)
+
+
+# --- the flow ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("name", "outputs"), [("squared_hinge", None), ("cross_entropy", None), ("cross_entropy", 3)])
+def test_flow_is_scipys(name: str, outputs: int | None) -> None:
+    k, test, y, f0, f0_test = _problem(outputs=outputs)
+    times = [0.0, 7.0, 150.0]
+    exact = _reference(name, k, y, f0, times)
+    worst = {}
+    for rtol in (1e-5, 1e-8):
+        predict = kernels.gradient_descent(k, y, name, test, rtol=rtol)
+        # in any order, one of them twice
+        reached = predict.solve(jnp.asarray([150.0, 0.0, 7.0, 7.0]), f0, f0_test)
+        # the flow contracts, so the errors of the steps add up at most; rtol bounds the root mean square of each
+        bound = rtol * float(reached.steps) * np.sqrt(y.size)
+        for i, j in enumerate((2, 0, 1, 1)):
+            np.testing.assert_allclose(reached.f_train[i], f0 + k @ exact[j], atol=bound)
+            np.testing.assert_allclose(reached.f_test[i], f0_test + test @ exact[j], atol=bound)
+        np.testing.assert_array_equal(reached.f_train[1], f0)
+        worst[rtol] = float(jnp.max(jnp.abs(reached.f_train[0] - f0 - k @ exact[2])))
+    assert worst[1e-8] < 0.05 * worst[1e-5]
+
+
+@pytest.mark.usefixtures("x64")
+def test_momentum_is_scipys() -> None:
+    k, test, y, f0, f0_test = _problem()
+    exact = _reference("cross_entropy", k, y, f0, [20.0], momentum=0.7)[0]
+    predict = kernels.gradient_descent(k, y, "cross_entropy", test, momentum=0.7, rtol=1e-9)
+    f, f_test = predict(20.0, f0, f0_test)
+    np.testing.assert_allclose(f, f0 + k @ exact, atol=1e-7)
+    np.testing.assert_allclose(f_test, f0_test + test @ exact, atol=1e-7)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("momentum", [None, 0.8])
+def test_discrete_steps_are_the_loop(momentum: float | None) -> None:
+    k, test, y, f0, f0_test = (np.asarray(a) for a in _problem())
+    a, v = np.zeros(N), np.zeros(N)
+    for _ in range(60):
+        v = (momentum or 0.0) * v + 2.0 * _force("squared_hinge", f0 + k @ a, y)
+        a = a + v
+    predict = kernels.gradient_descent(k, y, "squared_hinge", test, learning_rate=2.0, momentum=momentum, discrete=True)
+    reached = predict.solve(np.asarray([60, 0]), f0, f0_test)
+    np.testing.assert_allclose(reached.f_train[0], f0 + k @ a, atol=1e-12)
+    np.testing.assert_allclose(reached.f_test[0], f0_test + test @ a, atol=1e-12)
+    assert int(reached.steps) == 60
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("solver", [None, diffrax.Kvaerno5()], ids=["default", "implicit"])
+def test_a_plain_function_is_a_loss(solver: diffrax.AbstractSolver | None) -> None:
+    k, test, y, f0, f0_test = _problem()
+
+    def loss(f: jax.Array, y: jax.Array) -> jax.Array:
+        return 0.5 * jnp.mean((f - y) ** 2)
+
+    predict = kernels.gradient_descent(k, y, loss, test, rtol=1e-8, solver=solver)
+    closed = kernels.gradient_descent(k, y, "mse", test)
+    for found, exact in zip(predict(40.0, f0, f0_test), closed(40.0, f0, f0_test), strict=True):
+        np.testing.assert_allclose(found, exact, atol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_controller_of_ones_own_and_a_loss_object() -> None:
+    k, _, y, f0, _ = _problem()
+    exact = f0 + k @ _reference("squared_hinge", k, y, f0, [30.0])[0]
+    euler = kernels.gradient_descent(
+        k, y, kernels.SquaredHinge(0.5), solver=diffrax.Tsit5(), stepsize_controller=diffrax.PIDController(1e-8, 1e-10)
+    )
+    np.testing.assert_allclose(euler(30.0, f0)[0], exact, atol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_exact_hinge_lies_within_the_rounding_of_the_corner() -> None:
+    k, _, y, f0, _ = (np.asarray(a) for a in _problem())
+    # Euler's method chatters about the slide within step * |K| / n
+    a, dt = np.zeros(N), 2e-3
+    for _ in range(20_000):
+        f = f0 + k @ a
+        a = a + dt * y * (f * y < 0.5) / N
+    for smoothing in (1e-2, 1e-3):
+        loss = kernels.Hinge(smoothing=smoothing)
+        f = kernels.gradient_descent(k, y, loss, rtol=1e-6)(20_000 * dt, f0)[0]
+        np.testing.assert_allclose(f, f0 + k @ a, atol=2 * smoothing + dt)
+    assert np.any(np.abs(f * y - 0.5) < 2e-3)  # some points do slide
+
+
+@pytest.mark.usefixtures("x64")
+def test_single_precision_agrees_with_double() -> None:
+    arrays = _problem()
+    found = []
+    for dtype in (jnp.float64, jnp.float32):
+        k, test, y, f0, f0_test = (a.astype(dtype) for a in arrays)
+        f, f_test = kernels.gradient_descent(k, y, "squared_hinge", test)(500.0, f0, f0_test)
+        assert f.dtype == f_test.dtype == dtype
+        found.append((f, f_test))
+    for wide, single in zip(*found, strict=True):
+        np.testing.assert_allclose(single, wide, atol=2e-4)  # the tolerance of the steps, as above
+
+
+# --- laws and the certificate -----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("x64")
+@settings(max_examples=10)
+@given(st.integers(0, 10**6), st.sampled_from(["squared_hinge", "cross_entropy"]))
+def test_the_loss_falls_and_points_do_not_depend_on_their_role(seed: int, name: str) -> None:
+    k, test, y, f0, f0_test = _problem(seed)
+    reached = kernels.gradient_descent(k, y, name, test).solve(jnp.asarray([0.0, 1.0, 30.0, 900.0]), f0, f0_test)
+    assert np.all(np.diff(reached.loss) <= 1e-6)
+    np.testing.assert_allclose(reached.f_test[:, 0], reached.f_train[:, 0], atol=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+@settings(max_examples=10)
+@given(st.integers(0, 10**6))
+def test_no_parameters_nearby_beat_the_certificate(seed: int) -> None:
+    k, _, y, f0, _ = _problem(seed)
+    reached = kernels.gradient_descent(k, y, "squared_hinge").solve(5.0, f0)
+    loss, f = kernels.SquaredHinge(), reached.f_train
+    np.testing.assert_allclose(reached.loss, loss(f, y), rtol=1e-12)
+    np.testing.assert_allclose(f, f0 + k @ reached.coefficients, atol=1e-12)
+    towards = np.random.default_rng(seed).standard_normal(N) * np.asarray(y)
+    for direction in (y * jnp.maximum(0.5 - f * y, 0), jnp.asarray(towards)):
+        for length in (1e-3, 0.1, 10.0):
+            radius = length * jnp.sqrt(direction @ k @ direction)
+            assert loss(f + length * k @ direction, y) >= reached.loss - radius * reached.gradient_norm - 1e-12
+
+
+@pytest.mark.usefixtures("x64")
+def test_margins() -> None:
+    y = jnp.asarray([1.0, -1.0, 1.0, -1.0])
+    found = kernels.margins(jnp.asarray([0.7, -0.45, 0.1, 0.2]), y)
+    assert (int(found.unsatisfied), int(found.misclassified)) == (3, 1)
+    np.testing.assert_allclose(found.smallest, -0.2)
+    np.testing.assert_allclose(found.loss, (0.05**2 + 0.4**2 + 0.7**2) / 8)
+    assert int(kernels.margins(jnp.asarray([0.7, -0.45, 0.1, 0.2]), y, slack=0.1).unsatisfied) == 2
+    with pytest.raises(ValueError, match="must be -1 or 1"):
+        kernels.margins(y, 0.5 * y)
+    with pytest.raises(ValueError, match="one shape"):
+        kernels.margins(y, y[:2])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("loss", [kernels.SquaredHinge, kernels.Hinge, kernels.CrossEntropy, kernels.MeanSquaredError])
+def test_curvature_bounds_the_second_derivative(loss: type[kernels.AbstractLoss]) -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((5,), (5, 3)):
+        y = jnp.asarray(np.sign(rng.standard_normal(shape)))
+        if loss is kernels.CrossEntropy and len(shape) == 2:
+            y = jnp.asarray(rng.dirichlet(np.ones(3), 5))
+        bound, largest = float(loss().curvature(y)), 0.0
+        for size in (1e-3, 0.3, 2.0):
+            f = jnp.asarray(size * rng.standard_normal(shape)) + (0.499 if size < 0.1 else 0.0) * y
+            hessian = jax.hessian(lambda f, y=y: loss()(f, y))(f).reshape(y.size, y.size)
+            largest = max(largest, float(jnp.linalg.eigvalsh(hessian)[-1]))
+        assert 0.3 * bound < largest <= bound * (1 + 1e-12)
+
+
+# --- what cannot be done ----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("x64")
+def test_failure_is_raised_or_reported() -> None:
+    k, _, y, f0, _ = _problem()
+    options = {"max_steps": 3}
+    with pytest.raises(RuntimeError, match=r"after 3 steps \(max_steps=3, rtol=1e-05.*Raise `max_steps`"):
+        kernels.gradient_descent(k, y, "squared_hinge", **options)(100.0, f0)
+    reached = kernels.gradient_descent(k, y, "squared_hinge", throw=False, **options).solve(100.0, f0)
+    assert bool(reached.result != diffrax.RESULTS.successful)
+
+
+@pytest.mark.usefixtures("x64")
+def test_it_runs_inside_transformations() -> None:
+    k, _, y, f0, _ = _problem()
+    predict = kernels.gradient_descent(k, y, "squared_hinge")
+    several = jnp.stack([f0, 2 * f0])
+    found = jax.jit(jax.vmap(lambda f: predict(9.0, f)[0]))(several)
+    alone = predict(9.0, f0)[0]
+    np.testing.assert_allclose(found[0], alone, atol=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_it_can_be_differentiated_with_a_solver_that_can() -> None:
+    k, _, y, f0, _ = _problem()
+    plain = kernels.gradient_descent(k, y, "squared_hinge", solver=diffrax.Tsit5(), max_steps=64)
+    slope = jax.grad(lambda t: plain(t, f0)[0][1])(9.0)
+    force = _force("squared_hinge", np.asarray(plain(9.0, f0)[0]), np.asarray(y))
+    np.testing.assert_allclose(slope, (k @ force)[1], atol=1e-4)
+
+
+# --- the method -------------------------------------------------------------------------------------
+
+
+def _solve(rates: jax.Array, h: float, steps: int) -> diffrax.Solution:
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: -args * y),
+        kernels.RungeKuttaLegendre(lambda args: jnp.max(args)),
+        jnp.zeros((), rates.dtype),
+        jnp.asarray(h * steps, rates.dtype),
+        jnp.asarray(h, rates.dtype),
+        jnp.ones_like(rates),
+        rates,
+        max_steps=steps + 1,
+    )
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_method_is_of_second_order() -> None:
+    rates = jnp.asarray([0.3, 1.0, 40.0])
+    errors = []
+    for steps in (20, 40, 80):
+        found = _solve(rates, 2.0 / steps, steps).ys
+        errors.append(float(jnp.max(jnp.abs(found[-1, :2] - jnp.exp(-2 * rates[:2])))))
+    orders = np.log2(np.asarray(errors[:-1]) / errors[1:])
+    np.testing.assert_allclose(orders, 2, atol=0.1)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("stiffness", [1.0, 1e2, 1e4, 1e6])
+def test_the_method_is_stable_however_stiff(stiffness: float, dtype: jnp.dtype) -> None:
+    rates = stiffness * jnp.linspace(0, 1, 301).astype(dtype)
+    found = _solve(rates, 1.0, 30).ys[-1]
+    assert found.dtype == dtype
+    assert float(jnp.max(jnp.abs(found))) <= 1 + 1e-3
+    assert float(jnp.max(jnp.where(rates >= 1, jnp.abs(found), 0))) < 1e-4
