@@ -167,9 +167,9 @@ def test_gelu_at_degree_25() -> None:
         assert low <= abs(float(dual(jnp.float32(0.5), jnp.float32(1.4), jnp.float32(0.7))) - exact) <= high
 
 
-@pytest.mark.parametrize("fn", [jnp.tanh, jax.nn.softplus, jax.nn.relu, soft_threshold])
+@pytest.mark.parametrize("fn", [jnp.tanh, jax.nn.relu])
 def test_derivatives(fn: Callable, x64: None) -> None:
-    dual, h = from_function(fn), 1e-5
+    dual, h = from_function(fn, variances=(0.1, 1.5)), 1e-5
     for of in (dual, dual.derivative):
         slopes = jax.grad(lambda *a, of=of: of(*a), argnums=(0, 1, 2))(0.5, 1.4, 0.7)
         for i, slope in enumerate(slopes):
@@ -228,7 +228,7 @@ _DUALS: dict[Callable, kernels.AbstractDual] = {}
 
 
 def test_shapes_give_the_same(x64: None) -> None:
-    dual = from_function(jnp.tanh)
+    dual = from_function(jnp.tanh, method="hermite", degree=32)
     v1, v2 = np.linspace(0.1, 2, 150)[:, None], np.linspace(0.2, 3, 140)[None]
     c = 0.7 * np.sqrt(v1 * v2)
     whole = dual(c, v1, v2)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import equinox as eqx
 import jax
@@ -22,6 +22,7 @@ TOLERANCES = (3e-8, 1e-9)
 """Up to where a series is cut, in float32 and in float64."""
 
 
+@final
 class Probe(NamedTuple):
     """A function that NumPy can call, its derivatives, and the precision of what it returns."""
 
@@ -178,6 +179,7 @@ def _misfit(probed: Probe, low: np.ndarray, high: np.ndarray, nodes: int) -> np.
 # --- the expansion ----------------------------------------------------------------------------------
 
 
+@final
 class Convergence(NamedTuple):
     """Of each degree: the error at some variances, and the largest variance up to which it is small."""
 

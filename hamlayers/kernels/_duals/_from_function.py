@@ -1,7 +1,7 @@
 """From nothing but an activation to its dual."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import equinox as eqx
 import jax
@@ -23,6 +23,7 @@ RANGES = {"gauss-hermite": (2, 500), "hermite": (4, 1024), "piecewise": (4, 64)}
 NODES = 10
 
 
+@final
 class _Activation(eqx.Module):
     """The activation of an elementwise Lagrangian, as a function."""
 

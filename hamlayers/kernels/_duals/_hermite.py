@@ -53,8 +53,8 @@ def _horner(a1: FloatArray, a2: FloatArray, x: FloatArray) -> FloatArray:
     if rest:
         total, _ = add(total, (a1[count - rest :], a2[count - rest :]))
     if count > CHUNK:
-        chunks = tuple(a[: count - rest].reshape(-1, CHUNK, *a.shape[1:]) for a in (a1, a2))
-        total, _ = jax.lax.scan(add, total, chunks, reverse=True)
+        first, second = (a[: count - rest].reshape(-1, CHUNK, *a.shape[1:]) for a in (a1, a2))
+        total, _ = jax.lax.scan(add, total, (first, second), reverse=True)
     elif count == CHUNK:
         total, _ = add(total, (a1, a2))
     return total

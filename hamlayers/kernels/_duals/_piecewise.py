@@ -9,7 +9,7 @@ import numpy as np
 
 from ..._typing import FloatArray, Scalar
 from ._base import AbstractDual
-from ._moments import AbstractRule, Elementwise, compiled, nth_derivative, slopes_by_scale
+from ._moments import AbstractRule, Elementwise, compiled, expectation, nth_derivative, slopes_by_scale
 
 
 END = 8.5
@@ -177,14 +177,16 @@ class _OnDiagonal(AbstractRule):
 
     def value(self, fn: Elementwise, pair: tuple[FloatArray, FloatArray, FloatArray], orders: Any) -> FloatArray:
         """The integral of the pieces; infinite where the square of a point mass is in it."""
-        return self._mean(*(_Factor(fn, order, self.rule) for order in orders), pair)
+        f, g = (_Factor(fn, order, self.rule) for order in orders)
+        return self._mean(f, g, pair)
 
     def by_variance(self, fn: Elementwise, pair: tuple[FloatArray, FloatArray, FloatArray], orders: Any) -> Any:
         """Half of the derivative along the diagonal by each of the two, by the derivative by scale."""
         v = jnp.maximum(pair[1], float(jnp.finfo(pair[1].dtype).eps) ** 0.5)
         f, g = (_Factor(fn, order, self.rule) for order in orders)
         pair = (v, v, v)
-        return self._mean(f.by_scale(), g, pair) / (2 * v), self._mean(f, g.by_scale(), pair) / (2 * v)
+        by_c = expectation(fn, *pair, rule=self, orders=(orders[0] + 1, orders[1] + 1)) / 2
+        return self._mean(f.by_scale(), g, pair) / (2 * v) - by_c, self._mean(f, g.by_scale(), pair) / (2 * v) - by_c
 
     def _mean(self, f: _Factor, g: _Factor, pair: tuple[FloatArray, FloatArray, FloatArray]) -> FloatArray:
         v = jax.lax.stop_gradient(pair[1])
