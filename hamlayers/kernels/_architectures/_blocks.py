@@ -31,8 +31,13 @@ def blocked(
     """`kernel_fn` computed block by block: a function `(x1, x2=None, **options)` that returns NumPy arrays.
 
     ```python
-    kernel = kernels.blocked(net.kernel, rows=1000, devices=jax.devices(), progress=True)
-    nngp, ntk = kernel(x1, x2, get=("nngp", "ntk"))
+    import jax
+    from hamlayers import kernels, lagrangians
+
+    net = kernels.serial(kernels.dense(), kernels.elementwise(lagrangians.Erf()), kernels.dense())
+    x = jax.random.normal(jax.random.key(0), (5, 3))
+    kernel = kernels.blocked(net.kernel, rows=2, devices=jax.devices())
+    nngp, ntk = kernel(x, get=("nngp", "ntk"))  # (5, 5), in squares of 2
     ```
 
     A device never holds more than two blocks: the whole, `(n1, n2, ...)`, is put together in the host's memory. Without

@@ -156,8 +156,11 @@ def serial(*nets: AbstractNet) -> AbstractNet:
     """The nets one after the other.
 
     ```python
+    import jax
+    from hamlayers import kernels, lagrangians
+
     net = kernels.serial(kernels.dense(1.5, 0.1), kernels.elementwise(lagrangians.Erf()), kernels.dense())
-    net.kernel(x1, x2, get="ntk")
+    net.kernel(jax.random.normal(jax.random.key(0), (5, 3)), get="ntk")  # (5, 5)
     ```
 
     - **Raises**: `TypeError` for what is not a net; `ValueError` without any, and for layers that have no limit in this
