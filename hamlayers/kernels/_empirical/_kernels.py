@@ -37,7 +37,7 @@ def empirical_ntk(
     *,
     output: Output = "trace",
     implementation: Implementation = "auto",
-    max_memory: float | None = None,
+    max_memory: float | int | None = None,
 ) -> Float[Array, "rows columns ..."]:
     """The neural tangent kernel of a finite network: `K = J(x1) J(x2)^T`, `J = df / dparams`.
 
@@ -87,7 +87,7 @@ def empirical_nngp(
     x2: Inputs | None = None,
     *,
     output: Output = "trace",
-    max_memory: float | None = None,
+    max_memory: float | int | None = None,
 ) -> Float[Array, "rows columns ..."]:
     """The products of a finite network's outputs, `K = f(x1) f(x2)^T`.
 
@@ -245,7 +245,7 @@ def _check_choice(owner: str, name: str, value: Any, choices: Any) -> None:
         raise ValueError(f"{owner}: `{name}` must be one of {', '.join(map(repr, choices.__args__))}, got {value!r}.")
 
 
-def _memory(owner: str, value: float | None) -> int | None:
+def _memory(owner: str, value: float | int | None) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
