@@ -147,7 +147,10 @@ LINEAR: dict[str, tuple[Callable, tuple[float, ...], type]] = {
 }
 
 
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in ("leaky", "maximum", "raised", "abs") else ()) for n in LINEAR],
+)
 def test_piecewise_linear_functions_are_hinges(name: str, x64: None) -> None:
     fn, kinks, closed = LINEAR[name]
     dual = from_function(fn, method="auto" if kinks else "hinges", variances=(0.1, 2.0))

@@ -99,9 +99,9 @@ def from_function(
         if method == "hermite" or (dual.expected_error <= 1e-8 and not given):
             return dual
     reach = END * high**0.5
-    kinks = analysis.find_kinks(probed, reach) if given is None else analysis.sort_kinks(probed, given)
+    found = analysis.find_kinks(probed, reach) if given is None else analysis.sort_kinks(probed, given)
     if method != "piecewise":
-        linear = _hinges(function, probed, kinks, reach)
+        linear = _hinges(function, probed, found, reach)
         if linear is not None:
             return linear
         if method == "hinges":
@@ -110,7 +110,7 @@ def from_function(
                 'use "piecewise".'
             )
     nodes = NODES if degree is None or method == "auto" else degree
-    return _piecewise(function, probed, high, (kinks, given), nodes)
+    return _piecewise(function, probed, high, (found, given), nodes)
 
 
 def _constant(function: Any) -> bool:
