@@ -9,7 +9,7 @@ import numpy as np
 
 from ..._typing import FloatArray, Scalar
 from ._base import AbstractDual
-from ._moments import AbstractRule, Elementwise, compiled, expectation, nth_derivative, slopes_by_scale
+from ._moments import AbstractRule, Elementwise, compiled, expectation, nth_derivative, slopes_by_scale, within
 
 
 END = 8.5
@@ -225,6 +225,7 @@ class PiecewiseDual(AbstractDual):
     fn: Any
     rule: PiecewiseRule
     expected_error: float = eqx.field(static=True)
+    limit: float = eqx.field(static=True)
     method: str = eqx.field(static=True, default="piecewise")
 
     @property
@@ -242,13 +243,15 @@ class PiecewiseDual(AbstractDual):
         return self.fn(x)
 
     def _nngp(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-        return compiled(self.fn, c, v1, v2, self.rule, (0, 0))
+        return compiled(self.fn, c, *within(self, v1, v2), self.rule, (0, 0))
 
     def _derivative(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-        return compiled(self.fn, c, v1, v2, self.rule, (1, 1))
+        return compiled(self.fn, c, *within(self, v1, v2), self.rule, (1, 1))
 
     def _diagonal(self, v: FloatArray) -> FloatArray:
+        (v,) = within(self, v)
         return compiled(self.fn, v, v, v, _OnDiagonal(self.rule), (0, 0))
 
     def _diagonal_derivative(self, v: FloatArray) -> FloatArray:
+        (v,) = within(self, v)
         return compiled(self.fn, v, v, v, _OnDiagonal(self.rule), (1, 1))
