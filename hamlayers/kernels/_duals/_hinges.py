@@ -12,7 +12,7 @@ from ..._numerics import relu
 from ..._typing import FloatArray, Numbers, Scalar, ScalarLike
 from ._arguments import as_scalar
 from ._base import AbstractDual
-from ._bivariate import FAR, bell, beyond, exponent, orthant, upper
+from ._bivariate import FAR, bell, beyond, exponent, quadrant, upper
 from ._gaussian import correlation, inverse, root
 
 
@@ -30,60 +30,66 @@ def _broadcast(*arrays: FloatArray) -> tuple[FloatArray, ...]:
     return tuple(jnp.broadcast_arrays(*arrays))
 
 
+Pair: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, tuple[FloatArray, FloatArray]]
+"""`c`, `v1`, `v2`, and the correlation as [`correlation`][] gives it: a function of these, computed once for all knots.
+
+The rules below give derivatives by the first three that are total, and so ignore the tangents of the last.
+"""
+
+
+def _parts(pair: Pair, s: Scalar, t: Scalar) -> tuple[FloatArray, ...]:
+    """Both thresholds in deviations, the correlation, its complement, and both deviations."""
+    _, v1, v2, (rho, rest) = pair
+    (h, s1), (k, s2) = _standard(s, v1), _standard(t, v2)
+    return *_broadcast(h, k, rho, rest), s1, s2
+
+
 @jax.custom_jvp
-def exceed(c: FloatArray, v1: FloatArray, v2: FloatArray, s: Scalar, t: Scalar) -> FloatArray:
-    """`P(u > s, v > t)`."""
-    (h, _), (k, _), (rho, rest) = _standard(s, v1), _standard(t, v2), correlation(c, v1, v2)
-    return orthant(*_broadcast(h, k, rho, rest))
+def exceed(pair: Pair, s: Scalar, t: Scalar) -> FloatArray:
+    """`P(u > s, v > t)` for `s, t >= 0`."""
+    return quadrant(*_parts(pair, s, t)[:4])
 
 
 @exceed.defjvp
 def _exceed_jvp(primals, tangents):
     """By `c` the joint density; by a variance half the derivative of that density's marginal (Price)."""
-    (c, v1, v2, s, t), (dc, dv1, dv2, ds, dt) = primals, tangents
-    (h, s1), (k, s2), (rho, rest) = _standard(s, v1), _standard(t, v2), correlation(c, v1, v2)
-    h, k, rho, rest = _broadcast(h, k, rho, rest)
+    (pair, s, t), ((dc, dv1, dv2, _), ds, dt) = primals, tangents
+    c, v1, v2, _ = pair
+    h, k, rho, rest, s1, s2 = _parts(pair, s, t)
     scale = inverse(s1) * inverse(s2)
     both = exponent(h, k, rho, rest) * inverse(rest) * scale / (2 * jnp.pi)
     by_s, by_t = bell(h) * inverse(s1) * beyond(h, k, rho, rest), bell(k) * inverse(s2) * beyond(k, h, rho, rest)
     by_v1 = (s * by_s - c * both) * inverse(v1) / 2
     by_v2 = (t * by_t - c * both) * inverse(v2) / 2
     change = both * dc + by_v1 * dv1 + by_v2 * dv2 - by_s * ds - by_t * dt
-    return exceed(c, v1, v2, s, t), change
-
-
-def _mean_beyond(c: FloatArray, v1: FloatArray, v2: FloatArray, s: Scalar, t: Scalar) -> FloatArray:
-    """`E[v; u > s, v > t]`."""
-    (h, _), (k, s2), (rho, rest) = _standard(s, v1), _standard(t, v2), correlation(c, v1, v2)
-    h, k, rho, rest = _broadcast(h, k, rho, rest)
-    return s2 * (rho * bell(h) * beyond(h, k, rho, rest) + bell(k) * beyond(k, h, rho, rest))
+    return exceed(pair, s, t), change
 
 
 @jax.custom_jvp
-def hinge_pair(c: FloatArray, v1: FloatArray, v2: FloatArray, s: Scalar, t: Scalar) -> FloatArray:
-    """`E[max(u - s, 0) max(v - t, 0)]`."""
-    (h, s1), (k, s2), (rho, rest) = _standard(s, v1), _standard(t, v2), correlation(c, v1, v2)
-    h, k, rho, rest = _broadcast(h, k, rho, rest)
+def hinge_pair(pair: Pair, s: Scalar, t: Scalar) -> FloatArray:
+    """`E[max(u - s, 0) max(v - t, 0)]` for `s, t >= 0`."""
+    h, k, rho, rest, s1, s2 = _parts(pair, s, t)
     edge_s, edge_t = bell(h) * beyond(h, k, rho, rest), bell(k) * beyond(k, h, rho, rest)
     corner = s1 * s2 * rest * exponent(h, k, rho, rest) / (2 * jnp.pi)
-    total = (c + s * t) * orthant(h, k, rho, rest) - t * s1 * edge_s - s * s2 * edge_t + corner
+    total = (pair[0] + s * t) * quadrant(h, k, rho, rest) - t * s1 * edge_s - s * s2 * edge_t + corner
     return jnp.maximum(total, 0)
 
 
 @hinge_pair.defjvp
 def _hinge_pair_jvp(primals, tangents):
     """By `c` and `s` by definition; by a variance half the density at the knot times what is left of the other."""
-    (c, v1, v2, s, t), (dc, dv1, dv2, ds, dt) = primals, tangents
-    (h, s1), (k, s2), (rho, rest) = _standard(s, v1), _standard(t, v2), correlation(c, v1, v2)
-    h, k, rho, rest = _broadcast(h, k, rho, rest)
-    both = exceed(c, v1, v2, s, t)
+    (pair, s, t), ((dc, dv1, dv2, _), ds, dt) = primals, tangents
+    h, k, rho, rest, s1, s2 = _parts(pair, s, t)
+    both = exceed(pair, s, t)
+    edge_s, edge_t = bell(h) * beyond(h, k, rho, rest), bell(k) * beyond(k, h, rho, rest)
     corner = rest * exponent(h, k, rho, rest) / (2 * jnp.pi)
-    by_v1 = (bell(h) * (rho * h - k) * beyond(h, k, rho, rest) + corner) * s2 * inverse(s1) / 2
-    by_v2 = (bell(k) * (rho * k - h) * beyond(k, h, rho, rest) + corner) * s1 * inverse(s2) / 2
-    by_s = t * both - _mean_beyond(c, v1, v2, s, t)
-    by_t = s * both - _mean_beyond(c, v2, v1, t, s)
+    by_v1 = ((rho * h - k) * edge_s + corner) * s2 * inverse(s1) / 2
+    by_v2 = ((rho * k - h) * edge_t + corner) * s1 * inverse(s2) / 2
+    # less the means `E[v; u > s, v > t]` and `E[u; u > s, v > t]`
+    by_s = t * both - s2 * (rho * edge_s + edge_t)
+    by_t = s * both - s1 * (rho * edge_t + edge_s)
     change = both * dc + by_v1 * dv1 + by_v2 * dv2 + by_s * ds + by_t * dt
-    return hinge_pair(c, v1, v2, s, t), change
+    return hinge_pair(pair, s, t), change
 
 
 @jax.custom_jvp
@@ -114,43 +120,69 @@ def _excess_jvp(primals, tangents):
     return _excess(v, s), bell(h) * inverse(deviation) / 2 * dv - _share(v, s) * ds
 
 
-def _sum_over(knots: FloatArray, weights: FloatArray, term: Callable, like: FloatArray) -> FloatArray:
-    """`sum_k weights_k term(knots_k)`, one knot at a time."""
+Line: TypeAlias = tuple[FloatArray, FloatArray, Scalar, Scalar]
+"""Knots, weights, slope and offset."""
 
-    def add(total: FloatArray, pair: tuple[Scalar, Scalar]) -> tuple[FloatArray, None]:
-        knot, weight = pair
-        return total + weight * term(knot), None
+Sided: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
+"""Distances, sides and weights, each of the length of the knots."""
 
-    total, _ = jax.lax.scan(add, jnp.zeros_like(like), (knots, weights))
+
+def _sum_over(hinges: Sided, term: Callable, like: FloatArray) -> FloatArray:
+    """`sum_k weights_k term(distances_k, sides_k)`, one knot at a time."""
+
+    def add(total: FloatArray, hinge: tuple[Scalar, Scalar, Scalar]) -> tuple[FloatArray, None]:
+        distance, side, weight = hinge
+        return total + weight * term(distance, side), None
+
+    total, _ = jax.lax.scan(add, jnp.zeros_like(like), hinges)
     return total
 
 
-Line: TypeAlias = tuple[FloatArray, FloatArray, Scalar, Scalar]
+def _away_from_zero(parameters: Line) -> tuple[Sided, Scalar, Scalar]:
+    """The hinges, slope and offset of `offset + slope x + sum_k weights_k max(sides_k x - distances_k, 0)`.
+
+    All hinges point away from 0. Where they hardly count, at small variances, nothing is left to cancel.
+    """
+    knots, weights, slope, offset = parameters
+    left = knots < 0
+    slope = slope + jnp.sum(jnp.where(left, weights, 0))
+    offset = offset - jnp.sum(jnp.where(left, weights * knots, 0))
+    return (jnp.abs(knots), jnp.where(left, -1, jnp.ones_like(knots)), weights), slope, offset
 
 
-def _pairs(term: Callable, parameters: Line, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-    knots, weights, _, _ = parameters
+def _pairs(term: Callable, hinges: Sided, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
+    """`sum_kl weights_k weights_l term(...)` of the pair mirrored to the sides of both."""
+    rho, rest = correlation(c, v1, v2)
 
-    def row(s: Scalar) -> FloatArray:
-        return _sum_over(knots, weights, lambda t: term(c, v1, v2, s, t), c)
+    def row(s: Scalar, side: Scalar) -> FloatArray:
+        def entry(t: Scalar, other: Scalar) -> FloatArray:
+            sign = side * other
+            return term((sign * c, v1, v2, (sign * rho, rest)), s, t, sign)
 
-    return _sum_over(knots, weights, row, c)
+        return _sum_over(hinges, entry, c)
+
+    return _sum_over(hinges, row, c)
+
+
+def _shares(hinges: Sided, v: FloatArray) -> FloatArray:
+    """`E[phi'(u)]` without the slope of the line."""
+    return _sum_over(hinges, lambda distance, side: side * _share(v, distance), v)
 
 
 @jax.jit  # else its loops would be compiled anew at every call outside of compiled code
 def _nngp(parameters: Line, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-    knots, weights, slope, offset = parameters
-    shares = [_sum_over(knots, weights, lambda knot, v=v: _share(v, knot), v) for v in (v1, v2)]
-    excesses = [_sum_over(knots, weights, lambda knot, v=v: _excess(v, knot), v) for v in (v1, v2)]
-    line = slope * c * (slope + shares[0] + shares[1])
-    return _pairs(hinge_pair, parameters, c, v1, v2) + line + offset * (offset + excesses[0] + excesses[1])
+    hinges, slope, offset = _away_from_zero(parameters)
+    excesses = [_sum_over(hinges, lambda distance, _, v=v: _excess(v, distance), v) for v in (v1, v2)]
+    line = slope * c * (slope + _shares(hinges, v1) + _shares(hinges, v2))
+    pairs = _pairs(lambda pair, s, t, _: hinge_pair(pair, s, t), hinges, c, v1, v2)
+    return pairs + line + offset * (offset + excesses[0] + excesses[1])
 
 
 @jax.jit
 def _derivative(parameters: Line, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-    knots, weights, slope, _ = parameters
-    shares = [_sum_over(knots, weights, lambda knot, v=v: _share(v, knot), v) for v in (v1, v2)]
-    return _pairs(exceed, parameters, c, v1, v2) + slope * (slope + shares[0] + shares[1])
+    hinges, slope, _ = _away_from_zero(parameters)
+    pairs = _pairs(lambda pair, s, t, sign: sign * exceed(pair, s, t), hinges, c, v1, v2)
+    return pairs + slope * (slope + _shares(hinges, v1) + _shares(hinges, v2))
 
 
 @final
@@ -206,7 +238,8 @@ class HingeSum(AbstractDual):
     def activation(self, x: FloatArray) -> FloatArray:
         """`offset + slope x + sum_k weights_k max(x - knots_k, 0)`, elementwise."""
         knots, weights, slope, offset = self._all(x)
-        return offset + slope * x + _sum_over(knots, weights, lambda knot: relu(x - knot), x)
+        hinges = knots, jnp.ones_like(knots), weights
+        return offset + slope * x + _sum_over(hinges, lambda knot, _: relu(x - knot), x)
 
     def _nngp(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
         return _nngp(self._all(c), _broadcast(c, v1, v2)[0], v1, v2)

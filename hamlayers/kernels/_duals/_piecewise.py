@@ -108,7 +108,7 @@ def _inserted(points: FloatArray, extra: tuple[float, ...]) -> FloatArray:
 def _rule_between(points: FloatArray, nodes: int) -> tuple[FloatArray, FloatArray]:
     """Nodes, and weights times the Gaussian density, of all panels between sorted points and the ends."""
     rim = jnp.full((*points.shape[:-1], 1), END, points.dtype)
-    # Where the CPU compiler of jax 0.10 fuses the making of these into the sums over the nodes, the sums are wrong.
+    # Where the CPU compiler (jax 0.10, 0.12) fuses the making of these into the sums over the nodes, they are wrong.
     edges = jax.lax.optimization_barrier(jnp.concatenate([-rim, points, rim], axis=-1))
     low, half = edges[..., :-1, None], jnp.diff(edges, axis=-1)[..., None] / 2
     x, w = np.polynomial.legendre.leggauss(nodes)
