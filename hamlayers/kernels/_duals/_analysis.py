@@ -134,13 +134,15 @@ def sort_kinks(probed: Probe, kinks: tuple[float, ...]) -> tuple[tuple[float, ..
 
 
 def panels(
-    probed: Probe, kinks: tuple[float, ...], *, variance: float, reach: float, nodes: int
+    probed: Probe, kinks: tuple[float, ...], *, variances: tuple[float, float], reach: float, nodes: int
 ) -> tuple[tuple[float, ...], float]:
     """Break points between which polynomials of degree `nodes - 1` describe the function, and how well they do.
 
     The error is that of the function or its slope, whichever is worse, relative to the largest value that either has,
-    all weighted by what the density of the largest variance gives to the point of the panel that is nearest to 0.
+    all weighted by what the density of the largest variance gives to the point of the panel that is nearest to 0. Where
+    halving does not help, beside a weak singularity, it counts as much as the width in the smallest deviations.
     """
+    variance = variances[1]
     edges = [-reach, *sorted(t for t in kinks if abs(t) < reach), reach]
     todo, done, worst = list(zip(edges[:-1], edges[1:], strict=True)), list(edges), 0.0
     sizes = _sizes(probed, variance, reach)
@@ -159,7 +161,7 @@ def panels(
         bad = ~(error <= tolerance)
         worst = max(worst, float(np.max(error[~bad], initial=0)))
         if level == 23 or len(done) > 400:
-            worst = max(worst, float(np.max(error)))
+            worst = max(worst, float(np.max(error * np.minimum(1, (high - low) / variances[0] ** 0.5))))
             break
         middle = (low + high) / 2
         done += list(middle[bad])

@@ -165,8 +165,8 @@ def _of_masses(f: _Factor, g: _Factor, pair: tuple[Scalar, ...], rule: Piecewise
     for own, other, (a, b) in ((of_f, g, (s1, s2)), (of_g, f, (s2, s1))):
         if own is not None:
             at = own[0] / a
-            # where the mean of both sides of a jump is meant: `width^2` and `eps / width` are the errors
-            width = jnp.maximum(sigma, eps ** (1 / 3))
+            # where the mean of both sides of a jump is meant: `width` and `eps / width` are the errors
+            width = jnp.maximum(sigma, eps**0.5)
             total = total + jnp.sum(own[1] * _density(at) / a * _given(other, at, b, rho, width, rule))
     if of_f is None or of_g is None:
         return total
