@@ -134,27 +134,34 @@ def sort_kinks(probed: Probe, kinks: tuple[float, ...]) -> tuple[tuple[float, ..
 
 
 def panels(
-    probed: Probe, kinks: tuple[float, ...], *, variance: float, reach: float, nodes: int
+    probed: Probe, kinks: tuple[float, ...], *, variances: tuple[float, float], reach: float, nodes: int
 ) -> tuple[tuple[float, ...], float]:
     """Break points between which polynomials of degree `nodes - 1` describe the function, and how well they do.
 
-    The error is relative to the size of the function at `|x| <= 3`, and counts as much as the density of the largest
-    variance gives to the point of the panel that is nearest to 0.
+    The error is that of the function or its slope, whichever is worse, relative to the largest value that either has,
+    all weighted by what the density of the largest variance gives to the point of the panel that is nearest to 0. Where
+    halving does not help, beside a weak singularity, it counts as much as the width in the smallest deviations.
     """
+    variance = variances[1]
     edges = [-reach, *sorted(t for t in kinks if abs(t) < reach), reach]
     todo, done, worst = list(zip(edges[:-1], edges[1:], strict=True)), list(edges), 0.0
-    size = max(float(np.max(np.abs(probed.evaluate(np.linspace(-3, 3, 61), 0)))), 1e-30)
+    sizes = _sizes(probed, variance, reach)
     tolerance = 1e-9 if probed.eps < 1e-10 else 3e-6
     for level in range(24):
         if not todo:
             break
         low, high = np.array(todo).T
         nearest = np.where(low * high < 0, 0, np.minimum(np.abs(low), np.abs(high)))
-        error = _misfit(probed, low, high, nodes) / size * np.exp(-nearest * nearest / (2 * variance))
-        bad = error > tolerance
+        weight = np.exp(-nearest * nearest / (2 * variance))
+        error = np.zeros_like(low)
+        for order in (0, 1):
+            misfit, height = _misfit(probed, order, (low, high), nodes)
+            sizes[order] = max(sizes[order], float(np.max(height * weight)))
+            error = np.maximum(error, misfit * weight / sizes[order])
+        bad = ~(error <= tolerance)
         worst = max(worst, float(np.max(error[~bad], initial=0)))
         if level == 23 or len(done) > 400:
-            worst = max(worst, float(np.max(error)))
+            worst = max(worst, float(np.max(error * np.minimum(1, (high - low) / variances[0] ** 0.5))))
             break
         middle = (low + high) / 2
         done += list(middle[bad])
@@ -162,8 +169,41 @@ def panels(
     return tuple(sorted(float(t) for t in done if abs(t) < reach)), worst
 
 
-def _misfit(probed: Probe, low: np.ndarray, high: np.ndarray, nodes: int) -> np.ndarray:
-    """How far polynomials through the Chebyshev points of each interval are off between them."""
+def _sizes(probed: Probe, variance: float, reach: float) -> list[float]:
+    """The largest values of the function and its slope, weighted by the density; at least some tiny number."""
+    x = np.linspace(-reach, reach, 802)
+    weight = np.exp(-x * x / (2 * variance))
+    return [max(float(np.max(np.abs(probed.evaluate(x, order)) * weight)), 1e-30) for order in (0, 1)]
+
+
+def tail(probed: Probe, variance: float, reach: float) -> float:
+    """What the integrands `phi^2` and `phi'^2` times the density are at both ends, relative to their maxima."""
+    x = np.linspace(-reach, reach, 802)
+    weight, worst = np.exp(-x * x / (2 * variance)), 0.0
+    for order in (0, 1):
+        integrand = probed.evaluate(x, order) ** 2 * weight
+        worst = max(worst, float(max(integrand[0], integrand[-1]) / max(np.max(integrand), 1e-300)))
+    return worst
+
+
+def range_of(probed: Probe, variance: float, reach: float, nodes: int) -> float:
+    """Up to which variance, at most a million times the given one, the outermost panels stretch as they are."""
+    sizes, limit = _sizes(probed, variance, reach), variance
+    for factor in 2.0 ** np.arange(1, 11):
+        low, high = reach * np.array([-factor, 1.0]), reach * np.array([-1.0, factor])
+        for order in (0, 1):
+            misfit, height = _misfit(probed, order, (low, high), nodes)
+            if not np.all(misfit <= 1e-9 * np.maximum(height, sizes[order])):
+                return limit
+        limit = variance * float(factor**2)
+    return limit
+
+
+def _misfit(
+    probed: Probe, order: int, interval: tuple[np.ndarray, np.ndarray], nodes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far polynomials through the Chebyshev points of each interval are off between them, and the largest value."""
+    low, high = interval
     angle = (np.arange(nodes) + 0.5) * math.pi / nodes
     points = np.cos(angle)
     ends = 1 - 10.0 ** -np.arange(1.0, 7.0)  # a steep step may hide beside an end
@@ -172,8 +212,8 @@ def _misfit(probed: Probe, low: np.ndarray, high: np.ndarray, nodes: int) -> np.
         np.polynomial.chebyshev.chebvander(points, nodes - 1)
     )
     centre, half = ((low + high) / 2)[:, None], ((high - low) / 2)[:, None]
-    values = [probed.evaluate((centre + half * t).ravel(), 0).reshape(low.size, -1) for t in (points, between)]
-    return np.max(np.abs(values[0] @ to_between.T - values[1]), axis=1)
+    values = [probed.evaluate((centre + half * t).ravel(), order).reshape(low.size, -1) for t in (points, between)]
+    return np.max(np.abs(values[0] @ to_between.T - values[1]), axis=1), np.max(np.abs(values[1]), axis=1)
 
 
 # --- the expansion ----------------------------------------------------------------------------------

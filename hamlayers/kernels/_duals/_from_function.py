@@ -1,5 +1,6 @@
 """From nothing but an activation to its dual."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, final
 
@@ -64,20 +65,24 @@ def from_function(
         - `"auto"`: Hermite where that is accurate to 1e-8 over all of `variances`, else hinges where `fn` is such a
           function, else piecewise.
     - `kinks`: where the function or its slope or curvature jumps; `()` says nowhere; if `None` they are looked for.
-    - `variances`: the range that the dual is made for, `0 < low < high`. Variances below it do no harm; above it the
-      error grows with the variance, and kinks beyond `8.5 sqrt(high)` are not seen.
+    - `variances`: the range that the dual is made for, `0 < low < high`. Variances below it do no harm. Above it the
+      result is an error where the values are known now, and NaN inside a transformation, unless `fn` goes on as the
+      rule needs it (as polynomials do, and what is linear far out), up to `limit`. Kinks beyond `8.5 sqrt(high)` are
+      not seen.
 
     The result also has `method`, `degree` (the largest, where it varies), `kinks` (as found; `()` unless piecewise or
-    hinges) and `expected_error`: the largest error over `variances` in float64, relative to
-    `sqrt(E[phi(u)^2] E[phi(v)^2])` and for the derivative likewise. In float32 a few rounding errors come on top.
+    hinges), `limit` (the largest variance; none for hinges) and `expected_error`: the largest error over `variances`,
+    relative to `sqrt(E[phi(u)^2] E[phi(v)^2])` and for the derivative likewise, with 16 roundings of the dtype that is
+    the default now. (For a function with kinks, relative to the largest value that the density gives weight to.)
 
-    The choices are made once, from the values of `fn` now: make the dual outside of a transformed function, and anew
-    when training has changed the parameters much. Derivatives by parameters do not follow a jump that moves with them.
+    The choices are made once, from the values of `fn` now: make the dual anew when training has changed the parameters
+    much. Derivatives by parameters do not follow a jump that moves with them.
     Where `phi` itself jumps, `derivative` has no derivatives (they are NaN).
 
     - **Raises**: `TypeError` if `fn` is not an elementwise function of real numbers (a softmax is not: it has no kernel
-      limit), or its parameters are traced; `ValueError` for a value that is not finite, an unknown method, numbers
-      out of range, or hinges asked for that are not there.
+      limit), or depends on traced values; `ValueError` for a value or slope that is not finite (at 0 and at kinks too),
+      for expectations that no method computes to 1e-6 (as infinite ones; one named by `method` is taken at its word),
+      an unknown method, numbers out of range, or hinges asked for that are not there.
     - **Error**: Hermite 1e-8, typically 1e-9 at the end of the range and much less below; piecewise 1e-9 for piecewise
       polynomials, at any correlation; hinges by rounding alone, some 1e-12 for kinks within a few deviations.
     - **Source**: Daniely, Frostig and Singer, arXiv:1602.05897, section 4 (the series); Han et al., arXiv:2209.04121,
@@ -88,18 +93,27 @@ def from_function(
     low, high = _range(variances)
     _check_degree(method, degree)
     given = _given_kinks(kinks)
-    function = _as_function(fn)
-    probed = analysis.probe(function)
-    _check_values(probed, high)
+    # inside a transformation, too, all this is done now; what overflows is found to be useless
+    with jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
+        function = _as_function(fn)
+        probed = analysis.probe(function)
+        _check_values(probed, np.append(np.linspace(-END, END, 302) * high**0.5, 0.0))
+        dual = _of_method(function, probed, (low, high), method, (degree, given))
+        return _checked(dual, probed, (low, high), method)
+
+
+def _of_method(function: Any, probed: analysis.Probe, variances: tuple[float, float], method: str, options: Any) -> Any:
+    (degree, given), (low, high) = options, variances
     if method == "gauss-hermite":
         number = 25 if degree is None else degree
-        return TensorDual(function, TensorRule(number), _tensor_error(probed, (low, high), number))
+        return TensorDual(function, TensorRule(number), _tensor_error(probed, variances, number), high)
     if method in ("auto", "hermite"):
-        dual = _hermite(function, probed, (low, high), degree if method == "hermite" else None)
+        dual = _hermite(function, probed, variances, degree if method == "hermite" else None)
         if method == "hermite" or (dual.expected_error <= 1e-8 and not given):
             return dual
     reach = END * high**0.5
     found = analysis.find_kinks(probed, reach) if given is None else analysis.sort_kinks(probed, given)
+    _check_values(probed, np.array([t for each in found for t in each]))
     if method != "piecewise":
         linear = _hinges(function, probed, found, reach)
         if linear is not None:
@@ -110,7 +124,21 @@ def from_function(
                 'use "piecewise".'
             )
     nodes = NODES if degree is None or method == "auto" else degree
-    return _piecewise(function, probed, high, (found, given), nodes)
+    return _piecewise(function, probed, variances, (found, given), nodes)
+
+
+def _checked(dual: Any, probed: analysis.Probe, variances: tuple[float, float], method: str) -> Any:
+    """The dual, with rounding counted among its errors; `ValueError` if it would be useless."""
+    error = dual.expected_error
+    enough = 1e-6 if probed.eps < 1e-10 else 1e-4
+    if not np.isfinite(error) or (method == "auto" and error > enough):
+        low, high = variances
+        raise ValueError(
+            f"from_function: the expectations of `fn` for variances from {low:.6g} to {high:.6g} cannot be computed "
+            f"(relative error {error:.2g}): they may be infinite, or `fn` too irregular. Pass smaller `variances`, "
+            "`kinks` that were not found, or a `method` to use it all the same."
+        )
+    return dataclasses.replace(dual, expected_error=error + 16 * float(jnp.finfo(jnp.result_type(float)).eps))
 
 
 def _constant(function: Any) -> bool:
@@ -134,16 +162,21 @@ def _hermite(function: Any, probed: analysis.Probe, variances: tuple[float, floa
     kept = [i for i in range(last) if double[i] > max(double[:i], default=0.0)] + [last]
     table = tuple(single[i] for i in kept), tuple(double[i] for i in kept)
     rule = HermiteRule(tuple(degrees[i] for i in kept), table, found.parity if _constant(function) else None)
-    return HermiteDual(function, rule, float(worst[last]))
+    high = variances[1]
+    beyond = analysis.convergence(probed, (high, 1e6 * high), rule.degrees[-1:])
+    return HermiteDual(function, rule, float(worst[last]), max(high, beyond.limit(0, 1e-8)))
 
 
 def _piecewise(
-    function: Any, probed: analysis.Probe, high: float, found: tuple[Any, tuple[float, ...] | None], nodes: int
+    function: Any, probed: analysis.Probe, variances: tuple[float, float], found: tuple[Any, Any], nodes: int
 ) -> PiecewiseDual:
-    kinks, given = found
+    (kinks, given), high = found, variances[1]
     every = tuple(sorted({t for each in kinks for t in each} | set(given or ())))
-    breaks, error = analysis.panels(probed, every, variance=high, reach=END * high**0.5, nodes=NODES)
-    return PiecewiseDual(function, PiecewiseRule(breaks, kinks, nodes), max(3 * error, 1e-9))
+    reach = END * high**0.5
+    breaks, error = analysis.panels(probed, every, variances=variances, reach=reach, nodes=NODES)
+    error = max(3 * error, analysis.tail(probed, high, reach), 1e-9)
+    limit = analysis.range_of(probed, high, reach, NODES)
+    return PiecewiseDual(function, PiecewiseRule(breaks, kinks, nodes), error, limit)
 
 
 def _tensor_error(probed: analysis.Probe, variances: tuple[float, float], degree: int) -> float:
@@ -202,15 +235,20 @@ def _call(fn: Callable, x: np.ndarray) -> Any:
     array = jnp.asarray(x, jnp.result_type(float))
     try:
         found = fn(array)
+    except jax.errors.JAXTypeError as error:
+        raise TypeError("from_function: `fn` depends on values that are traced, so it cannot be analysed.") from error
     except Exception as error:
         raise TypeError(f"from_function: `fn` failed on a float array of shape {x.shape}: {error}") from error
+    if isinstance(found, jax.core.Tracer):
+        raise TypeError("from_function: `fn` depends on values that are traced, so it cannot be analysed.")
     if not isinstance(found, (jax.Array, np.ndarray)):
         raise TypeError(f"from_function: `fn` must return an array, got {type(found).__name__}.")
     return found
 
 
-def _check_values(probed: analysis.Probe, high: float) -> None:
-    x = np.linspace(-END, END, 302) * high**0.5
+def _check_values(probed: analysis.Probe, x: np.ndarray) -> None:
+    if not x.size:
+        return
     for order, what in ((0, "value"), (1, "slope")):
         bad = ~np.isfinite(probed.evaluate(x, order))
         if bad.any():

@@ -21,93 +21,128 @@ FIRST, RATIO = 0.3, 1.6
 """The square root of the largest relative step inward, and by how much each next one is smaller."""
 
 
-def _extrapolation(levels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Relative steps inward, and the weights with which values there give the polynomial in their root at 0."""
+def _extrapolation(levels: int, *, finite_part: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Relative steps inward, and the weights with which values there give the polynomial in their root at 0.
+
+    With `finite_part`, of a polynomial that starts with the inverse of the root: what is left without that term.
+    """
     roots = FIRST / RATIO ** np.arange(levels)
     weights = [np.prod([other / (other - here) for other in roots if other != here]) for here in roots]
+    if finite_part:
+        others = [np.sum([1 / other for other in roots if other != here]) for here in roots]
+        weights = [-here * other * weight for here, other, weight in zip(roots, others, weights, strict=True)]
     return roots**2, np.array(weights)
 
 
-def _with_limits(
-    fn: Callable, c: FloatArray, v1: FloatArray, v2: FloatArray, none: Bool[Array, "..."] | None = None
-) -> FloatArray:
-    """`fn` where it is finite; elsewhere its limit as `|c|` approaches `sqrt(v1 v2)`, and the variances 0, from inside.
+def _inside(place: Sequence[FloatArray]) -> tuple[FloatArray, ...]:
+    """The nearest point with `|c| <= sqrt(v1 v2)` and variances that are not too small."""
+    c, v1, v2 = place
+    least = float(np.sqrt(np.sqrt(float(jnp.finfo(c.dtype).tiny)))) ** 1.5
+    w1, w2 = jnp.maximum(v1, least), jnp.maximum(v2, least)
+    limit = jnp.sqrt(w1) * jnp.sqrt(w2)
+    return jnp.clip(c, -limit, limit), w1, w2
 
-    Or 0 in the places `none`, where the limit would be infinite. Near `|c| = sqrt(v1 v2)` such functions are power
-    series in `sqrt(1 - |rho|)`, the square root from the angle.
+
+def _limits(fn: Callable, inside: Sequence[FloatArray], *, finite_part: bool = False) -> FloatArray:
+    """The limits of `fn` as `|c|` approaches `sqrt(v1 v2)` from inside.
+
+    Near there such functions are power series in `sqrt(1 - |rho|)`, the square root from the angle; their second
+    derivatives may start with its inverse, which is left out with `finite_part`: along the diagonal these terms cancel.
     """
-    plain = fn(c, v1, v2)
-    finite = jnp.isfinite(plain)
-    known = ~(jnp.isnan(c) | jnp.isnan(v1) | jnp.isnan(v2))
+    c, v1, v2 = inside
+    steps, weights = _extrapolation(LEVELS if c.dtype == jnp.float64 else 5, finite_part=finite_part)
+
+    def add(total: FloatArray, node: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, None]:
+        step, weight = node
+        return total + weight * fn(c * (1 - step), v1, v2), None
+
+    total, _ = jax.lax.scan(add, jnp.zeros_like(c), (jnp.asarray(steps, c.dtype), jnp.asarray(weights, c.dtype)))
+    return total
+
+
+def _known(place: Sequence[FloatArray]) -> Bool[Array, "..."]:
+    c, v1, v2 = place
+    return ~(jnp.isnan(c) | jnp.isnan(v1) | jnp.isnan(v2))
+
+
+def _with_limits(
+    fn: Callable, place: Sequence[FloatArray], none: Bool[Array, "..."] | None = None, *, finite_part: bool = False
+) -> FloatArray:
+    """`fn` where it is finite; elsewhere its limit, or 0 in the places `none`, where the limit would be infinite."""
+    plain = fn(*place)
+    good = jnp.isfinite(plain) | ~_known(place)
 
     def repaired() -> FloatArray:
-        least = float(np.sqrt(np.sqrt(float(jnp.finfo(c.dtype).tiny))))
-        w1, w2 = jnp.maximum(v1, least**1.5), jnp.maximum(v2, least**1.5)
-        limit = jnp.sqrt(w1) * jnp.sqrt(w2)
-        inner = jnp.clip(c, -limit, limit)
-        first = fn(inner, w1, w2)
-        steps, weights = _extrapolation(LEVELS if c.dtype == jnp.float64 else 5)
-
-        def add(total: FloatArray, node: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, None]:
-            step, weight = node
-            return total + weight * fn(inner * (1 - step), w1, w2), None
-
-        rule = (jnp.asarray(steps, c.dtype), jnp.asarray(weights, c.dtype))
-        total, _ = jax.lax.scan(add, jnp.zeros_like(plain), rule)
-        limits = jnp.where(jnp.isfinite(first), first, total)
+        inside = _inside(place)
+        first = fn(*inside)
+        limits = jnp.where(jnp.isfinite(first), first, _limits(fn, inside, finite_part=finite_part))
         limits = limits if none is None else jnp.where(none, 0, limits)
-        return jnp.where(finite | ~known, plain, limits)
+        return jnp.where(good, plain, limits)
 
-    return jax.lax.cond(jnp.all(finite | ~known), lambda: plain, repaired)
+    return jax.lax.cond(jnp.all(good), lambda: plain, repaired)
+
+
+def _by_parameters(fn: Callable, arrays: PyTree, change: PyTree, place: Sequence[FloatArray]) -> FloatArray:
+    """The derivative along a change of the parameters, which it is linear in, also as a program."""
+    good = jnp.isfinite(fn(arrays, *place)) | ~_known(place)
+    c, v1, v2 = _inside(place)
+    apart = FIRST**2
+
+    def along(*place: FloatArray) -> FloatArray:
+        return jax.jvp(lambda arrays: fn(arrays, *place), (arrays,), (change,))[1]
+
+    within = (jnp.where(good, x, y) for x, y in zip(place, (c * (1 - apart), v1, v2), strict=True))
+    return jnp.where(good, along(*within), _limits(along, (c, v1, v2)))
 
 
 def _call(static: Any, arrays: PyTree, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
     return jnp.broadcast_to(eqx.combine(arrays, static)(c, v1, v2), c.shape)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _value(static: Any, arrays: PyTree, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-    return _with_limits(partial(_call, static, arrays), c, v1, v2)
+def _plain(static: Any, which: tuple[int, ...], arrays: PyTree, *place: FloatArray) -> FloatArray:
+    """The partial derivative by the arguments numbered in `which`, as automatic differentiation gives it."""
+    if not which:
+        return _call(static, arrays, *place)
+    direction = [jnp.ones_like(x) if k == which[-1] else jnp.zeros_like(x) for k, x in enumerate(place)]
+    return jax.jvp(partial(_plain, static, which[:-1], arrays), tuple(place), tuple(direction))[1]
 
 
-def _slope(
-    static: Any, arrays: PyTree, tangents: Sequence, place: Sequence[FloatArray], none: Bool[Array, "..."] | None = None
-) -> FloatArray:
-    """The derivative along constant directions."""
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _partial(static: Any, which: tuple[int, ...], arrays: PyTree, *place: FloatArray) -> FloatArray:
+    """The partial derivative by the arguments numbered in `which`, and its limits."""
+    _, v1, v2 = place
+    none = None
+    if len(which) > 1:
+        none = (v1 == 0) | (v2 == 0)
+    elif which and which[0] > 0:
+        none = place[which[0]] == 0
+    return _with_limits(partial(_plain, static, which, arrays), place, none, finite_part=len(which) > 1)
 
-    def along(c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-        return jax.jvp(partial(_call, static), (arrays, c, v1, v2), tuple(tangents))[1]
 
-    c, v1, v2 = place
-    return _with_limits(along, c, v1, v2, none)
-
-
-@_value.defjvp
-def _value_jvp(static, primals, tangents):
+@_partial.defjvp
+def _partial_jvp(static, which, primals, tangents):
     """One direction at a time, so that those in which the function is smooth stay free of the others' limits."""
     arrays, *place = primals
-    none = [jnp.zeros_like(x) for x in place]
-    still = jax.tree.map(jnp.zeros_like, arrays)
-    change = _slope(static, arrays, (tangents[0], *none), place)
-    for k in range(3):
-        direction = [jnp.ones_like(x) if j == k else none[j] for j, x in enumerate(place)]
-        infinite = place[k] == 0 if k else None
-        change = change + _slope(static, arrays, (still, *direction), place, infinite) * tangents[k + 1]
-    return _value(static, arrays, *place), change
+
+    value = _partial(static, which, arrays, *place)
+    change = jnp.zeros_like(value)
+    if jax.tree.leaves(arrays):
+        change = _by_parameters(partial(_plain, static, which), arrays, tangents[0], place)
+    for k, tangent in enumerate(tangents[1:]):
+        change = change + _partial(static, tuple(sorted((*which, k))), arrays, *place) * tangent
+    return value, change
 
 
 @eqx.filter_jit  # else the loops would be compiled anew at every call outside of compiled code
 def _nngp(fn: Nngp, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
     arrays, static = eqx.partition(fn, eqx.is_inexact_array)
-    return _value(static, arrays, c, v1, v2)
+    return _partial(static, (), arrays, c, v1, v2)
 
 
 @eqx.filter_jit
 def _derivative(fn: Nngp, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
     arrays, static = eqx.partition(fn, eqx.is_inexact_array)
-    still = jax.tree.map(jnp.zeros_like, arrays)
-    none = jnp.zeros_like(c)
-    return _slope(static, arrays, (still, jnp.ones_like(none), none, none), (c, v1, v2))
+    return _partial(static, (0,), arrays, c, v1, v2)
 
 
 @final
@@ -153,8 +188,10 @@ def from_nngp(nngp_fn: Nngp, *, activation: Callable[[FloatArray], FloatArray] |
     - **Raises**: `TypeError` if either is not callable. `d.activation` raises `NotImplementedError` where none was
       given.
     - **Error**: that of `nngp_fn` and its derivative where these are finite. Of a limit, some 1e-12 in double
-      and 1e-4 in single precision, for kernels as smooth as the arc-cosine ones. Derivatives that are infinite
-      are meaningless finite numbers at `c = +-sqrt(v1 v2)`, and 0 at a variance of 0.
+      and 1e-4 in single precision, for kernels as smooth as the arc-cosine ones; of second derivatives 1e-8 and 0.1.
+      First derivatives that are infinite are meaningless finite numbers at `c = +-sqrt(v1 v2)`; of second derivatives,
+      those of `derivative` among them, the term in `1 / sqrt(1 - |rho|)` is left out there, which is right along the
+      diagonal `c = v1 = v2`, where these terms cancel. At a variance of 0 infinite derivatives are 0.
     - **Source**: Price's theorem as in arXiv:1806.07572, section 4.
     """
     if not callable(nngp_fn):

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..._typing import FloatArray
 from ._base import AbstractDual
-from ._moments import AbstractRule, Elementwise, compiled, expectation, nth_derivative
+from ._moments import AbstractRule, Elementwise, compiled, expectation, nth_derivative, within
 
 
 REACH = 14.0
@@ -74,7 +74,7 @@ class HermiteRule(AbstractRule):
         if len(self.degrees) == 1:
             return self._blocks(fn, pair, orders, self.degrees[0])
         _, v1, v2 = pair
-        largest = jnp.maximum(jnp.max(v1, initial=0), jnp.max(v2, initial=0))
+        largest = jnp.maximum(*(jnp.max(jnp.where(v > 0, v, 0), initial=0) for v in (v1, v2)))  # NaN does not count
         limits = jnp.asarray(self.limits[largest.dtype == jnp.float64][:-1], largest.dtype)
         branches = [lambda pair, n=n: self._blocks(fn, pair, orders, n) for n in self.degrees]
         return jax.lax.switch(jnp.sum(largest > limits), branches, pair)
@@ -145,6 +145,7 @@ class HermiteDual(AbstractDual):
     fn: Any
     rule: HermiteRule
     expected_error: float = eqx.field(static=True)
+    limit: float = eqx.field(static=True)
     method: str = eqx.field(static=True, default="hermite")
     kinks: tuple[float, ...] = eqx.field(static=True, default=())
 
@@ -158,15 +159,17 @@ class HermiteDual(AbstractDual):
         return self.fn(x)
 
     def _nngp(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-        return compiled(self.fn, c, v1, v2, self.rule, (0, 0))
+        return compiled(self.fn, c, *within(self, v1, v2), self.rule, (0, 0))
 
     def _derivative(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-        return compiled(self.fn, c, v1, v2, self.rule, (1, 1))
+        return compiled(self.fn, c, *within(self, v1, v2), self.rule, (1, 1))
 
     def _diagonal(self, v: FloatArray) -> FloatArray:
+        (v,) = within(self, v)
         return compiled(self.fn, v, v, v, OnDiagonal(), (0, 0))
 
     def _diagonal_derivative(self, v: FloatArray) -> FloatArray:
+        (v,) = within(self, v)
         return compiled(self.fn, v, v, v, OnDiagonal(), (1, 1))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from ..._typing import FloatArray
@@ -91,3 +92,19 @@ def times_x(f: Elementwise) -> Elementwise:
 def compiled(fn: Any, c: FloatArray, v1: FloatArray, v2: FloatArray, rule: AbstractRule, orders: Any) -> FloatArray:
     """[`expectation`][] as one compiled program."""
     return expectation(fn, c, v1, v2, rule=rule, orders=orders)
+
+
+def within(dual: Any, *variances: FloatArray) -> tuple[FloatArray, ...]:
+    """The variances; NaN above the `limit` of the dual, or `ValueError` where they are known now."""
+    slack = 1 + 1e-4  # for rounding; the error grows little over it
+    kept = []
+    for v in variances:
+        beyond = v > dual.limit * slack
+        worst = jnp.max(jnp.where(beyond, v, 0), initial=0)
+        if not isinstance(worst, jax.core.Tracer) and float(worst) > 0:
+            raise ValueError(
+                f"{type(dual).__name__}: made by `from_function` for variances up to {dual.limit:.6g}, got "
+                f"{float(worst):.6g}; pass `variances=(low, high)` with a larger `high` there, or scale the inputs."
+            )
+        kept.append(jnp.where(beyond, jnp.nan, v))
+    return tuple(kept)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..._typing import FloatArray, Scalar
 from ._base import AbstractDual
-from ._moments import AbstractRule, Elementwise, compiled, expectation, nth_derivative, slopes_by_scale
+from ._moments import AbstractRule, Elementwise, compiled, expectation, nth_derivative, slopes_by_scale, within
 
 
 END = 8.5
@@ -73,17 +73,16 @@ class _Factor(eqx.Module):
         value = nth_derivative(self.fn, self.order)(x)
         return x * value if self.times_x else value
 
-    def masses(self, dtype: Any) -> list[tuple[float, Scalar]]:
-        """Where `phi^(order - 1)` jumps, and by how much."""
-        if self.order == 0 or self.order > len(self.rule.kinks):
-            return []
-        before = nth_derivative(self.fn, self.order - 1)
-        found = []
-        for t in self.rule.kinks[self.order - 1]:
-            step = 16 * float(jnp.finfo(dtype).eps) * max(1.0, abs(t))
-            below, above = before(jnp.asarray([t - step, t + step], dtype))
-            found.append((t, (above - below) * (t if self.times_x else 1.0)))
-        return found
+    def masses(self, dtype: Any) -> tuple[FloatArray, FloatArray] | None:
+        """Where `phi^(order - 1)` jumps, and by how much: two vectors; `None` if nowhere."""
+        if self.order == 0 or self.order > len(self.rule.kinks) or not self.rule.kinks[self.order - 1]:
+            return None
+        t = np.asarray(self.rule.kinks[self.order - 1])
+        step = 16 * float(jnp.finfo(dtype).eps) * np.maximum(1, np.abs(t))
+        sides = nth_derivative(self.fn, self.order - 1)(jnp.asarray(np.stack([t - step, t + step]), dtype))
+        mass = sides[1] - sides[0]
+        places = jnp.asarray(t, dtype)
+        return places, mass * places if self.times_x else mass
 
     def by_scale(self) -> "_Factor":
         """`x` times the derivative of this."""
@@ -154,19 +153,32 @@ def _pair_mean(f: _Factor, g: _Factor, pair: tuple[Scalar, ...], rule: Piecewise
     apart = jnp.maximum(sigma, eps**2)  # to divide by
     z, weights = _rule_between(_outer_points(s1, s2, rho, sigma, rule), rule.nodes)
     total = jnp.sum(weights * f(s1 * z) * _given(g, z, s2, rho, apart, rule))
-    of_f, of_g = f.masses(c.dtype), g.masses(c.dtype)
-    for t, mass in of_f:
-        at = (t / s1)[None]
-        total = total + mass * _density(at)[0] / s1 * _given(g, at, s2, rho, apart, rule)[0]
-    for t, mass in of_g:
-        at = (t / s2)[None]
-        total = total + mass * _density(at)[0] / s2 * _given(f, at, s1, rho, apart, rule)[0]
-    for t, mass in of_f:
-        for other, second in of_g:
-            a, b = t / s1, other / s2
-            joint = _density(a) / s1 * _density((b - rho * a) / apart) / (s2 * apart)
-            total = total + mass * second * joint
-    return total
+    return total + _of_masses(f, g, (s1, s2, rho, sigma), rule, (v1 > 0) & (v2 > 0))
+
+
+def _of_masses(f: _Factor, g: _Factor, pair: tuple[Scalar, ...], rule: PiecewiseRule, some: Any) -> Scalar:
+    """What the point masses of either contribute, and those of both."""
+    s1, s2, rho, sigma = pair
+    eps = float(jnp.finfo(s1.dtype).eps)
+    of_f, of_g = f.masses(s1.dtype), g.masses(s1.dtype)
+    total = jnp.zeros_like(s1)
+    for own, other, (a, b) in ((of_f, g, (s1, s2)), (of_g, f, (s2, s1))):
+        if own is not None:
+            at = own[0] / a
+            # where the mean of both sides of a jump is meant: `width` and `eps / width` are the errors
+            width = jnp.maximum(sigma, eps**0.5)
+            total = total + jnp.sum(own[1] * _density(at) / a * _given(other, at, b, rho, width, rule))
+    if of_f is None or of_g is None:
+        return total
+    a, b = (of_f[0] / s1)[:, None], (of_g[0] / s2)[None, :]
+    apart = jnp.where(sigma > 0, sigma, 1)
+    joint = _density(a) / s1 * _density((b - rho * a) / apart) / (s2 * apart)
+    joint = jnp.sum(of_f[1][:, None] * of_g[1][None, :] * joint)
+    if f.order == 1 and g.order == 1 and not (f.times_x or g.times_x):  # jumps of the function: infinite where they meet
+        meet = jnp.any(jnp.abs(b - rho * a) <= 4 * eps * jnp.abs(a))
+        return total + jnp.where(sigma > 0, joint, jnp.where(meet, jnp.inf, 0))
+    # an infinite derivative counts as 0, as in `_gaussian.py`
+    return total + jnp.where((sigma > 0) & some, joint, 0)
 
 
 @final
@@ -176,7 +188,7 @@ class _OnDiagonal(AbstractRule):
     rule: PiecewiseRule
 
     def value(self, fn: Elementwise, pair: tuple[FloatArray, FloatArray, FloatArray], orders: Any) -> FloatArray:
-        """The integral of the pieces; infinite where the square of a point mass is in it."""
+        """The integral of the pieces; infinite where the function jumps, if the square of its derivative is in it."""
         f, g = (_Factor(fn, order, self.rule) for order in orders)
         return self._mean(f, g, pair)
 
@@ -195,13 +207,14 @@ class _OnDiagonal(AbstractRule):
         z, weights = _rule_between(_inserted(points, BASE), 2 * self.rule.nodes)
         total = jnp.sum(weights * f(s * z) * g(s * z), axis=-1)
         masses = (f.masses(v.dtype), g.masses(v.dtype))
-        if masses[0] and masses[1]:
+        if masses[0] is not None and masses[1] is not None and max(f.order, g.order) == 1:
             return jnp.full(v.shape, jnp.inf, v.dtype)
         for own, other in zip(masses, (g, f), strict=True):
-            for t, mass in own:
-                step = 16 * float(jnp.finfo(v.dtype).eps) * max(1.0, abs(t))
-                sides = other(jnp.asarray([t - step, t + step], v.dtype))
-                total = total + mass * jnp.mean(sides) * (_density(t / s) / s)[:, 0]
+            if own is not None:
+                t, mass = own
+                step = 16 * float(jnp.finfo(v.dtype).eps) * jnp.maximum(1, jnp.abs(t))
+                sides = jnp.mean(other(jnp.stack([t - step, t + step])), axis=0)
+                total = total + jnp.sum((mass * sides)[None, :] * _density(t[None, :] / s) / s, axis=1)
         return total.reshape(v.shape)
 
 
@@ -212,6 +225,7 @@ class PiecewiseDual(AbstractDual):
     fn: Any
     rule: PiecewiseRule
     expected_error: float = eqx.field(static=True)
+    limit: float = eqx.field(static=True)
     method: str = eqx.field(static=True, default="piecewise")
 
     @property
@@ -229,13 +243,15 @@ class PiecewiseDual(AbstractDual):
         return self.fn(x)
 
     def _nngp(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-        return compiled(self.fn, c, v1, v2, self.rule, (0, 0))
+        return compiled(self.fn, c, *within(self, v1, v2), self.rule, (0, 0))
 
     def _derivative(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-        return compiled(self.fn, c, v1, v2, self.rule, (1, 1))
+        return compiled(self.fn, c, *within(self, v1, v2), self.rule, (1, 1))
 
     def _diagonal(self, v: FloatArray) -> FloatArray:
+        (v,) = within(self, v)
         return compiled(self.fn, v, v, v, _OnDiagonal(self.rule), (0, 0))
 
     def _diagonal_derivative(self, v: FloatArray) -> FloatArray:
+        (v,) = within(self, v)
         return compiled(self.fn, v, v, v, _OnDiagonal(self.rule), (1, 1))

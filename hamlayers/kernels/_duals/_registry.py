@@ -29,7 +29,9 @@ PROBE = (2, 4)
 
 def _repu(lagrangian: lagrangians.RePU) -> AbstractDual:
     power = lagrangian.n - 1
-    return RectifiedPower(power) if isinstance(power, int) else from_function(lagrangian.activation, kinks=[0.0])
+    if isinstance(power, int):
+        return RectifiedPower(power)
+    return from_function(lagrangian.activation, kinks=[0.0], method="piecewise")
 
 
 def _soft_threshold(lagrangian: lagrangians.SoftThreshold) -> AbstractDual:

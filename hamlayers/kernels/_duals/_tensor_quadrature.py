@@ -10,7 +10,7 @@ import scipy.special
 
 from ..._typing import FloatArray
 from ._base import AbstractDual
-from ._moments import AbstractRule, Elementwise, compiled, nth_derivative, slopes_by_scale, times_x
+from ._moments import AbstractRule, Elementwise, compiled, nth_derivative, slopes_by_scale, times_x, within
 
 
 def gauss_hermite(degree: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,6 +64,7 @@ class TensorDual(AbstractDual):
     fn: Any
     rule: TensorRule
     expected_error: float = eqx.field(static=True)
+    limit: float = eqx.field(static=True)
     method: str = eqx.field(static=True, default="gauss-hermite")
     kinks: tuple[float, ...] = eqx.field(static=True, default=())
 
@@ -77,13 +78,15 @@ class TensorDual(AbstractDual):
         return self.fn(x)
 
     def _nngp(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-        return compiled(self.fn, c, v1, v2, self.rule, (0, 0))
+        return compiled(self.fn, c, *within(self, v1, v2), self.rule, (0, 0))
 
     def _derivative(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-        return compiled(self.fn, c, v1, v2, self.rule, (1, 1))
+        return compiled(self.fn, c, *within(self, v1, v2), self.rule, (1, 1))
 
     def _diagonal(self, v: FloatArray) -> FloatArray:
+        (v,) = within(self, v)
         return compiled(self.fn, v, v, v, self.rule, (0, 0))
 
     def _diagonal_derivative(self, v: FloatArray) -> FloatArray:
+        (v,) = within(self, v)
         return compiled(self.fn, v, v, v, self.rule, (1, 1))
