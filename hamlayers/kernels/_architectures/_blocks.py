@@ -48,7 +48,8 @@ def blocked(
     **Arguments:**
 
     - `kernel_fn`: called as `kernel_fn(x1, x2, **options)` with pieces of the inputs along their first axis; returns an
-      array of shape `(rows, columns, ...)` or a tuple of such arrays. `net.kernel`, or an empirical kernel.
+      array of shape `(rows, columns, ...)` or a tuple of such arrays. `net.kernel`, or an empirical kernel:
+      `functools.partial(kernels.empirical_ntk, f, params)`.
     - `rows`, `columns`: inputs in a block, any numbers; `columns` is `rows` if `None`. Without `x2` the squares have
       the smaller of the two as their side.
     - `devices`: those to take in turn, each getting its next block while the others compute; jax's default if `None`.

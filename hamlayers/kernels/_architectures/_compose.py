@@ -66,7 +66,7 @@ class Serial(AbstractNet):
         return tuple(params)
 
     def _apply(self, params: PyTree, x: FloatArray) -> FloatArray:
-        for net, own in zip(self.nets, params, strict=True):
+        for net, own in zip(self.nets, _each("serial", params, len(self.nets)), strict=True):
             x = net._apply(own, x)
         return x
 
@@ -137,7 +137,9 @@ class Parallel(AbstractNet):
         return tuple(net._init(subkey, shape, dtype) for net, subkey in zip(self.nets, keys, strict=True))
 
     def _apply(self, params: PyTree, x: FloatArray) -> FloatArray:
-        outputs = [net._apply(own, x) for net, own in zip(self.nets, params, strict=True)]
+        outputs = [
+            net._apply(own, x) for net, own in zip(self.nets, _each("parallel", params, len(self.nets)), strict=True)
+        ]
         if self.combine == "concat":
             return jnp.concatenate(outputs, axis=-1)
         return reduce(jnp.add if self.combine == "sum" else jnp.multiply, outputs)
@@ -146,6 +148,16 @@ class Parallel(AbstractNet):
 def _product(a: Pairs, b: Pairs) -> Pairs:
     ntk = None if a.ntk is None or b.ntk is None else a.ntk * b.nngp + a.nngp * b.ntk
     return Pairs(a.nngp * b.nngp, ntk)
+
+
+def _each(owner: str, params: Any, count: int) -> Any:
+    """The parameters of each of the `count` nets; `ValueError` where they are not those of so many."""
+    if not isinstance(params, (tuple, list)) or len(params) != count:
+        given = f"{len(params)} entries" if isinstance(params, (tuple, list)) else type(params).__name__
+        raise ValueError(
+            f"{owner}: `params` must be the {count} entries that `init` of this net returned, got {given}."
+        )
+    return params
 
 
 def _known(shape: Shape) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from typing import Any, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from ..._typing import FloatArray, ScalarLike
@@ -60,7 +61,7 @@ class Conv(AbstractNet):
         return self.weights.init(key, self.filter_shape, shape[-1], dtype)
 
     def _apply(self, params: PyTree, x: FloatArray) -> FloatArray:
-        weight, bias = self.weights.scaled(params, x.dtype)
+        weight, bias = self.weights.scaled(params, x, self.filter_shape)
         for axis, (size, stride) in enumerate(zip(self.filter_shape, self.strides, strict=True)):
             x = padded(x, (1 + axis,), size, stride, self.padding)
         layout = ("NWC", "WIO", "NWC") if len(self.filter_shape) == 1 else ("NHWC", "HWIO", "NHWC")
@@ -184,11 +185,11 @@ def _check_positions(owner: str, rank: int | None, shape: Shape) -> None:
 
 
 def _as_rank(owner: str, rank: Any) -> int | None:
-    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int)):
+    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, (int, np.integer))):
         raise TypeError(f"{owner}: `rank` must be an int or None, got {rank!r}.")
     if rank is not None and rank < 0:
         raise ValueError(f"{owner}: `rank` must not be negative, got {rank}.")
-    return rank
+    return None if rank is None else int(rank)
 
 
 def conv(
@@ -201,7 +202,7 @@ def conv(
     width: int | None = None,
     parameterization: str = "ntk",
 ) -> AbstractNet:
-    """A convolution over one or two position axes, inputs `(*batch, *positions, channels)`.
+    """A convolution over one or two position axes (not three), inputs `(*batch, *positions, channels)`.
 
     `K'[s, t] = w_std^2 A(K)[s, t] + b_std^2` with `A(K)[s, t]` the mean over the filter's offsets `d` of
     `K[strides s + d, strides t + d]`; `Theta' = K' + w_std^2 A(Theta)`. Without a pooling layer after it only equal
@@ -215,7 +216,7 @@ def conv(
     - `strides`: steps between filters, 1 if `None`.
     - `padding`: beyond the edges `"SAME"` has zeros, `"CIRCULAR"` the other edge; `"VALID"` stays inside.
 
-    - **Raises**: as `dense`; `ValueError` for a filter that is larger than the image under `"VALID"`, and for inputs of
+    - **Raises**: as `dense`; `ValueError` for a filter of three axes or more, for one that is larger than the image under `"VALID"`, and for inputs of
       another number of position axes.
     - **Source**: Novak et al., arXiv:1810.05148, equation 7; Arora et al., arXiv:1904.11955, section 4.
     """
@@ -227,7 +228,7 @@ def conv(
 def average_pool(
     window_shape: int | tuple[int, ...], *, strides: int | tuple[int, ...] | None = None, padding: str = "VALID"
 ) -> AbstractNet:
-    """The means over windows of one or two position axes: of the positions that lie inside the image.
+    """The means over windows of one or two position axes (not three): of the positions that lie inside the image.
 
     `K'[s, t]` is the mean of `K[a, b]` over `a` in the window of `s` and `b` in that of `t`, and so is `Theta'`.
 
@@ -238,7 +239,7 @@ def average_pool(
     - `padding`: `"VALID"`, `"SAME"` or `"CIRCULAR"`, as in [`hamlayers.kernels.conv`][].
 
     - **Memory**: all pairs of positions are needed, `(n1, n2, *positions, *positions)`, back to the input.
-    - **Raises**: `ValueError` for a window that is larger than the image under `"VALID"`, and for inputs of another
+    - **Raises**: `ValueError` for a window of three axes or more, for one that is larger than the image under `"VALID"`, and for inputs of another
       number of position axes.
     - **Source**: Novak et al., arXiv:1810.05148, section 3.2.
     """
@@ -251,7 +252,8 @@ def global_average_pool(*, rank: int | None = None) -> AbstractNet:
 
     **Arguments:**
 
-    - `rank`: how many position axes there are; needed only if no convolution or pooling layer before it tells.
+    - `rank`: how many position axes there are, channels not counted: 2 for images `(height, width, channels)`. Needed
+      only if no convolution or pooling layer before it tells. Axes before these are batch axes.
 
     - **Memory**: as [`hamlayers.kernels.average_pool`][].
     - **Raises**: `ValueError` for inputs of another number of position axes.
@@ -264,7 +266,8 @@ def flatten(*, rank: int | None = None) -> AbstractNet:
 
     **Arguments:**
 
-    - `rank`: how many position axes there are; needed only if no convolution or pooling layer before it tells.
+    - `rank`: how many position axes there are, channels not counted: 2 for images `(height, width, channels)`. Needed
+      only if no convolution or pooling layer before it tells. Axes before these are batch axes.
 
     - **Raises**: `ValueError` for inputs of another number of position axes.
     """

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Key, PyTree
 
 from ... import lagrangians
@@ -36,11 +37,11 @@ def as_width(owner: str, width: Any) -> int | None:
     """A number of channels, or `None`."""
     if width is None:
         return None
-    if isinstance(width, bool) or not isinstance(width, int):
+    if isinstance(width, bool) or not isinstance(width, (int, np.integer)):
         raise TypeError(f"{owner}: `width` must be an int or None, got {width!r}.")
     if width < 1:
         raise ValueError(f"{owner}: `width` must be at least 1, got {width}.")
-    return width
+    return int(width)
 
 
 def as_parameterization(owner: str, value: str) -> Parameterization:
@@ -62,6 +63,9 @@ class Weights(eqx.Module):
 
     def __init__(self, owner: str, w_std: ScalarLike, b_std: ScalarLike, width: int | None, parameterization: str):
         self.owner = owner
+        if isinstance(w_std, (int, np.integer)) and w_std > 16:
+            hint = f"write `width={w_std}` if a number of outputs is meant, else a float"
+            raise ValueError(f"{owner}: `w_std` is a standard deviation, got the integer {w_std}: {hint}.")
         self.w_std = as_std(owner, "w_std", w_std)
         self.b_std = as_std(owner, "b_std", b_std)
         self.width = as_width(owner, width)
@@ -93,10 +97,16 @@ class Weights(eqx.Module):
             weight, bias = weight * self._scale(weight), bias * self.b_std.astype(dtype)
         return {"weight": weight, "bias": bias}
 
-    def scaled(self, params: dict[str, FloatArray], dtype: Any) -> tuple[FloatArray, FloatArray]:
-        """The weights and biases that act."""
+    def scaled(self, params: Any, x: FloatArray, field: tuple[int, ...]) -> tuple[FloatArray, FloatArray]:
+        """The weights and biases that act on `x`; `ValueError` for those of another layer."""
+        if not isinstance(params, dict) or set(params) != {"weight", "bias"}:
+            raise ValueError(f"{self.owner}: `params` must be what `init` of this net returned, got {params!r}.")
         weight, bias = params["weight"], params["bias"]
-        b_std = self.b_std.astype(dtype)
+        need = (*field, x.shape[-1], jnp.shape(bias)[-1] if self.width is None else self.width)
+        if jnp.shape(weight) != need or jnp.shape(bias) != need[-1:]:
+            given = f"got {jnp.shape(weight)} with biases {jnp.shape(bias)}"
+            raise ValueError(f"{self.owner}: `params` must hold weights of shape {need} for these inputs, {given}.")
+        b_std = self.b_std.astype(x.dtype)
         if self.parameterization == "standard":
             return weight, jnp.where(b_std > 0, bias, jnp.zeros_like(bias))
         return weight * self._scale(weight), bias * b_std
@@ -131,7 +141,7 @@ class Dense(AbstractNet):
         return self.weights.init(key, (), shape[-1], dtype)
 
     def _apply(self, params: PyTree, x: FloatArray) -> FloatArray:
-        weight, bias = self.weights.scaled(params, x.dtype)
+        weight, bias = self.weights.scaled(params, x, ())
         return x @ weight + bias.reshape(*(1,) * (x.ndim - 1), -1)
 
 
@@ -266,7 +276,8 @@ def dense(
 
     **Arguments:**
 
-    - `w_std`, `b_std`: standard deviations of weights and biases, `>= 0`; leaves of the net.
+    - `w_std`, `b_std`: standard deviations of weights and biases, `>= 0`; leaves of the net. The first argument is not
+      the width, as it is in some other libraries: an integer `w_std` above 16 is refused.
     - `width`: number of outputs, which finite networks need.
     - `parameterization`: the finite layer with `n` inputs is, with `"ntk"`, `w_std / sqrt(n) W x + b_std b`, all
       parameters standard normal; with `"standard"`, `W x + b`, the entries of `W` of deviation `w_std / sqrt(n)`, those

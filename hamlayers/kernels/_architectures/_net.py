@@ -123,13 +123,18 @@ class AbstractNet(eqx.Module):
         - `input_shape`: the shape of one input, `(features,)` or `(*positions, channels)`.
         - `dtype`: of the parameters; jax's default float if `None`.
 
-        - **Raises**: `ValueError` for a layer without `width`, and for shapes that do not fit.
+        - **Raises**: `TypeError` for what is not a random key, and a `dtype` that is not real floating-point;
+          `ValueError` for a layer without `width`, and for shapes that do not fit.
         """
+        _check_key(key)
         shape = as_shape("init", "input_shape", input_shape)
         if len(shape) != self._axes():
             raise ValueError(f"init: `input_shape` must have {self._axes()} axes, got {shape}.")
         self._shape(shape)
-        return self._init(key, shape, jnp.result_type(float) if dtype is None else dtype)
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(f"init: `dtype` must be a real floating-point dtype, got {dtype!r}.")
+        return self._init(key, shape, dtype)
 
     def apply(self, params: PyTree, x: FloatLike) -> FloatArray:
         """The finite network's outputs: `(*batch, outputs)`, or `(*batch, *positions, outputs)`.
@@ -138,6 +143,8 @@ class AbstractNet(eqx.Module):
 
         - `params`: from [`init`][..init].
         - `x`: inputs, as above, of the shape given to `init`.
+
+        - **Raises**: `ValueError` for inputs that do not fit, and for parameters of another net or of other inputs.
         """
         array = as_float_array("apply", "x", x)
         self._check_rank("apply", "x", array)
@@ -166,8 +173,7 @@ class AbstractNet(eqx.Module):
         self._check_rank("kernel", name, array)
         if 0 in array.shape:
             raise ValueError(f"kernel: `{name}` must not be empty, got shape {array.shape}.")
-        known = np if isinstance(value, np.ndarray) else jnp
-        if not isinstance(array, jax.core.Tracer) and not bool(known.all(known.isfinite(value))):
+        if not _is_finite(value):
             raise ValueError(
                 f"kernel: `{name}` must be finite, got NaN or infinity in an array of shape {array.shape}."
             )
@@ -176,7 +182,26 @@ class AbstractNet(eqx.Module):
         return array
 
 
+def _is_finite(value: FloatLike) -> bool:
+    """Whether no number is NaN or infinite, where that is known now: also for constants inside a transformation."""
+    if isinstance(value, jax.core.Tracer):
+        return True
+    known = np if isinstance(value, np.ndarray) else jnp
+    with jax.ensure_compile_time_eval():
+        return bool(known.all(known.isfinite(value)))
+
+
+def _check_key(key: Any) -> None:
+    legacy = isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.ndim == 1
+    if not legacy and not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"init: `key` must be a random key such as `jax.random.key(0)`, got {type(key).__name__}.")
+    if not legacy and key.shape != ():
+        raise ValueError(f"init: `key` must be a single random key, got an array of shape {key.shape}.")
+
+
 def _names(get: Get) -> tuple[str, ...]:
+    if not isinstance(get, (str, tuple, list)):
+        raise TypeError(f'kernel: `get` must be "nngp", "ntk" or a tuple of them, got {get!r}.')
     names = (get,) if isinstance(get, str) else tuple(get)
     if not names or not all(name in ("nngp", "ntk") for name in names):
         raise ValueError(f'kernel: `get` must be "nngp", "ntk" or a tuple of them, got {get!r}.')

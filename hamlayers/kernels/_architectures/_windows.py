@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from ..._checks import as_shape
 from ..._typing import FloatArray
@@ -66,12 +68,17 @@ def moving_sum(x: FloatArray, axes: Sequence[int], window: int, stride: int, pad
     """`y[s, ...] = sum_d x[stride s + d, ...]`, `d < window`; several `axes` are shifted by the same `d`."""
     count = windows_in("moving_sum", [x.shape[axes[0]]], [window], [stride], padding)[0]
     wide = padded(x, axes, window, stride, padding)
-    total = None
-    for shift in range(window):
-        index = [slice(None)] * x.ndim
+    length = (count - 1) * stride + 1
+
+    # A loop, not `window` slices: the compiler would fuse every one of them with all layers back to the last matrix
+    # product, and the size of the program would grow with the square of the depth.
+    def add(total: FloatArray, shift: Int[Array, ""]) -> tuple[FloatArray, None]:
+        term = wide
         for axis in axes:
-            index[axis] = slice(shift, shift + (count - 1) * stride + 1, stride)
-        term = wide[tuple(index)]
-        total = term if total is None else total + term
-    assert total is not None
-    return total
+            term = jax.lax.dynamic_slice_in_dim(term, shift, length, axis)
+        for axis in axes:
+            term = jax.lax.slice_in_dim(term, 0, length, stride, axis)
+        return total + term, None
+
+    shape = [count if axis in axes else size for axis, size in enumerate(x.shape)]
+    return jax.lax.scan(add, jnp.zeros(shape, x.dtype), jnp.arange(window))[0]
