@@ -136,7 +136,7 @@ def test_the_exact_hinge_lies_within_the_rounding_of_the_corner() -> None:
         f = f0 + k @ a
         a = a + dt * y * (f * y < 0.5) / N
     for smoothing in (1e-2, 1e-3):
-        loss = kernels.Hinge(smoothing=smoothing)
+        loss = kernels.SmoothedHinge(0.5, smoothing)
         f = kernels.gradient_descent(k, y, loss, rtol=1e-6)(20_000 * dt, f0)[0]
         np.testing.assert_allclose(f, f0 + k @ a, atol=2 * smoothing + dt)
     assert np.any(np.abs(f * y - 0.5) < 2e-3)  # some points do slide
@@ -199,7 +199,9 @@ def test_margins() -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("loss", [kernels.SquaredHinge, kernels.Hinge, kernels.CrossEntropy, kernels.MeanSquaredError])
+@pytest.mark.parametrize(
+    "loss", [kernels.SquaredHinge, kernels.SmoothedHinge, kernels.CrossEntropy, kernels.MeanSquaredError]
+)
 def test_curvature_bounds_the_second_derivative(loss: type[kernels.AbstractLoss]) -> None:
     rng = np.random.default_rng(0)
     for shape in ((5,), (5, 3)):

@@ -315,7 +315,7 @@ _K, _Y = np.diag([1.0, 2.0, 3.0]), np.asarray([1.0, -1.0, 1.0])
         ((_K, _Y, "huber"), {}, ValueError, "`loss` must be one of 'mse'"),
         ((_K, _Y, 3), {}, TypeError, "`loss` must be a name or a function"),
         ((_K, 2 * _Y, "squared_hinge"), {}, ValueError, "SquaredHinge: the labels .* must be -1 or 1, got 2.0"),
-        ((_K, 2 * _Y, "hinge"), {}, ValueError, "Hinge: the labels"),
+        ((_K, 2 * _Y, "smoothed_hinge"), {}, ValueError, "SmoothedHinge: the labels"),
         ((_K, np.ones((3, 2)), "cross_entropy"), {}, ValueError, "non-negative and sum to 1"),
         ((_K, _Y), {"learning_rate": 0.0}, ValueError, "`learning_rate` must be positive"),
         ((_K, _Y), {"momentum": 1.0}, ValueError, "`momentum` must be at least 0 and below 1"),
