@@ -230,6 +230,30 @@ def test_failure_is_raised_or_reported() -> None:
 
 
 @pytest.mark.usefixtures("x64")
+def test_targets_of_zero() -> None:
+    k, _, _, f0, _ = _problem()
+    y = jnp.zeros(N)
+
+    def loss(f: jax.Array, y: jax.Array) -> jax.Array:
+        return 0.5 * jnp.mean((f - y) ** 2)
+
+    found = kernels.gradient_descent(k, y, loss, max_steps=1000)(5.0, f0)[0]
+    exact = kernels.gradient_descent(k, y)(5.0, f0)[0]
+    np.testing.assert_allclose(found, exact, atol=1e-4)
+    with pytest.raises(ValueError, match="Pass a positive `atol`"):
+        kernels.gradient_descent(k, y, loss)(5.0)
+
+
+@pytest.mark.usefixtures("x64")
+def test_one_column_is_one_output() -> None:
+    loss = kernels.CrossEntropy()
+    f, y = jnp.asarray([0.3, -0.7]), jnp.asarray([1.0, 1.0])
+    loss.check_targets(y[:, None])
+    np.testing.assert_allclose(loss(f[:, None], y[:, None]), np.mean(np.log1p(np.exp(-f * y))), rtol=1e-14)
+    assert loss.curvature(f[:, None]) == loss.curvature(f)
+
+
+@pytest.mark.usefixtures("x64")
 def test_it_runs_inside_transformations() -> None:
     k, _, y, f0, _ = _problem()
     predict = kernels.gradient_descent(k, y, "squared_hinge")

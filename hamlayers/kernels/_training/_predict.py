@@ -158,7 +158,7 @@ def max_learning_rate(
     with at_once(kernel, chosen):
         kernel = widened(kernel)
         largest = check_eigenvalues(owner, "k_train_train", jnp.linalg.eigvalsh(kernel), dtype)[-1]
-        return (2 * (1 + inertia) / (largest * chosen.curvature(jnp.zeros(shape, kernel.dtype)))).astype(dtype)
+        return 2 * (1 + inertia) / (largest * chosen.curvature(jnp.zeros(shape, kernel.dtype)))
 
 
 def _as_loss(loss: Any) -> AbstractLoss | Callable:
