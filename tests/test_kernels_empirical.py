@@ -393,6 +393,51 @@ def test_first_expansion_is_the_linear_model(x64) -> None:
     np.testing.assert_array_equal(one(moved, x), kernels.linearize(_dense, params)(moved, x))
 
 
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+def _centred(p: Any, x: Any) -> Any:
+    return (x - jnp.mean(x, axis=0, keepdims=True)) @ p
+
+
+def test_rows_that_depend_on_each_other_are_refused() -> None:
+    p, x = _normal(0, 3, 2), _normal(1, 4, 3)
+    for kernel in (kernels.empirical_ntk, kernels.empirical_nngp):
+        with pytest.raises(ValueError, match=r"row i of `f\(params, x\)` must depend on `x\[i\]` alone"):
+            kernel(_centred, p, x)
+    with pytest.raises(ValueError, match="alone"):
+        kernels.empirical_ntk(_centred, p, x[:1], x[1:])
+    assert kernels.ntk_operator(_centred, p, x).mv(jnp.ones((4, 2))).shape == (4, 2)
+
+
+def test_a_module_that_was_not_vectorised_is_named() -> None:
+    mlp, x = eqx.nn.Linear(3, 2, key=jax.random.key(0)), _normal(1, 4, 3)
+    with pytest.raises(
+        ValueError, match=r"failed for an `x` of shape \(1, 3\).*`empirical_ntk\(kernels.batched, module"
+    ):
+        kernels.empirical_ntk(lambda m, x: m(x), mlp, x)
+    with pytest.raises(ValueError, match=r"got none\. Is `f` itself a module\? .*`empirical_ntk\(kernels.batched"):
+        kernels.empirical_ntk(mlp, None, x)
+
+
+def test_bare_numbers_among_the_parameters_are_refused() -> None:
+    p, x = {"w": _normal(0, 3, 2), "scale": 2.0}, _normal(1, 4, 3)
+    for call in (lambda: kernels.empirical_ntk(_dense, p, x), lambda: kernels.linearize(_dense, p)):
+        with pytest.raises(TypeError, match=r"must be arrays, got the float 2\.0"):
+            call()
+    # a module's settings are no parameters
+    layers = eqx.nn.Sequential([eqx.nn.Linear(3, 1, key=jax.random.key(0)), eqx.nn.Dropout(0.5, inference=True)])
+    w = np.asarray(x)
+    np.testing.assert_allclose(kernels.empirical_ntk(kernels.batched, layers, x), w @ w.T + 1, rtol=1e-5, atol=1e-5)
+
+
+def test_operators_name_a_vector_of_the_wrong_shape() -> None:
+    operator = kernels.ntk_operator(_dense, _dense_params(), _normal(4, 5, 3))
+    for wrong in (jnp.ones(5), jnp.ones((5, 3))):
+        with pytest.raises(ValueError, match=r"`v` must be an array of shape \(5, 2\) and dtype float32"):
+            operator.mv(wrong)
+
+
 # --- dtypes, sizes, errors ------------------------------------------------------------------------
 
 

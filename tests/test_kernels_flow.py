@@ -136,7 +136,7 @@ def test_the_exact_hinge_lies_within_the_rounding_of_the_corner() -> None:
         f = f0 + k @ a
         a = a + dt * y * (f * y < 0.5) / N
     for smoothing in (1e-2, 1e-3):
-        loss = kernels.Hinge(smoothing=smoothing)
+        loss = kernels.SmoothedHinge(0.5, smoothing)
         f = kernels.gradient_descent(k, y, loss, rtol=1e-6)(20_000 * dt, f0)[0]
         np.testing.assert_allclose(f, f0 + k @ a, atol=2 * smoothing + dt)
     assert np.any(np.abs(f * y - 0.5) < 2e-3)  # some points do slide
@@ -199,7 +199,9 @@ def test_margins() -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("loss", [kernels.SquaredHinge, kernels.Hinge, kernels.CrossEntropy, kernels.MeanSquaredError])
+@pytest.mark.parametrize(
+    "loss", [kernels.SquaredHinge, kernels.SmoothedHinge, kernels.CrossEntropy, kernels.MeanSquaredError]
+)
 def test_curvature_bounds_the_second_derivative(loss: type[kernels.AbstractLoss]) -> None:
     rng = np.random.default_rng(0)
     for shape in ((5,), (5, 3)):
@@ -225,6 +227,30 @@ def test_failure_is_raised_or_reported() -> None:
         kernels.gradient_descent(k, y, "squared_hinge", **options)(100.0, f0)
     reached = kernels.gradient_descent(k, y, "squared_hinge", throw=False, **options).solve(100.0, f0)
     assert bool(reached.result != diffrax.RESULTS.successful)
+
+
+@pytest.mark.usefixtures("x64")
+def test_targets_of_zero() -> None:
+    k, _, _, f0, _ = _problem()
+    y = jnp.zeros(N)
+
+    def loss(f: jax.Array, y: jax.Array) -> jax.Array:
+        return 0.5 * jnp.mean((f - y) ** 2)
+
+    found = kernels.gradient_descent(k, y, loss, max_steps=1000)(5.0, f0)[0]
+    exact = kernels.gradient_descent(k, y)(5.0, f0)[0]
+    np.testing.assert_allclose(found, exact, atol=1e-4)
+    with pytest.raises(ValueError, match="Pass a positive `atol`"):
+        kernels.gradient_descent(k, y, loss)(5.0)
+
+
+@pytest.mark.usefixtures("x64")
+def test_one_column_is_one_output() -> None:
+    loss = kernels.CrossEntropy()
+    f, y = jnp.asarray([0.3, -0.7]), jnp.asarray([1.0, 1.0])
+    loss.check_targets(y[:, None])
+    np.testing.assert_allclose(loss(f[:, None], y[:, None]), np.mean(np.log1p(np.exp(-f * y))), rtol=1e-14)
+    assert loss.curvature(f[:, None]) == loss.curvature(f)
 
 
 @pytest.mark.usefixtures("x64")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,9 +27,7 @@ class Function(NamedTuple):
 def as_function(owner: str, f: Callable, params: Any, x: Any) -> Function:
     """Split the parameters, and check that `f` gives a row for each example."""
     leaves, structure = jax.tree.flatten(params)
-    places = [place for place, leaf in enumerate(leaves) if is_learned(owner, leaf)]
-    if not places:
-        raise ValueError(f"{owner}: `params` must hold at least one floating-point array, got none.")
+    places = learned_places(owner, f, params)
 
     def raw(learned: list[Array], x: Array) -> Any:
         filled = list(leaves)
@@ -50,6 +49,24 @@ def as_function(owner: str, f: Callable, params: Any, x: Any) -> Function:
     return Function(learned, one, many, outputs, flat)
 
 
+def learned_places(owner: str, f: Callable, params: Any) -> list[int]:
+    """Which leaves of the parameters are differentiated; `ValueError` for none, `TypeError` for bare numbers."""
+    for leaf in jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, eqx.Module)):
+        # a module keeps its settings so, equinox' dropout its rate; in any other tree it is meant to be learned
+        if isinstance(leaf, float) and not isinstance(leaf, np.generic):
+            raise TypeError(
+                f"{owner}: numbers in `params` must be arrays, got the float {leaf!r}, which has no derivative here. "
+                "Pass `jnp.asarray` of it, or take it out of `params`."
+            )
+    places = [place for place, leaf in enumerate(jax.tree.leaves(params)) if is_learned(owner, leaf)]
+    if places:
+        return places
+    hint = ""
+    if isinstance(f, eqx.Module):
+        hint = f" Is `f` itself a module? Then pass `{owner}(kernels.batched, module, ...)`."
+    raise ValueError(f"{owner}: `params` must hold at least one floating-point array, got none.{hint}")
+
+
 def is_learned(owner: str, leaf: Any) -> bool:
     """Whether a leaf is a real floating-point array, of jax or NumPy; `TypeError` for complex ones."""
     if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
@@ -62,7 +79,15 @@ def is_learned(owner: str, leaf: Any) -> bool:
 def _check_outputs(owner: str, raw: Callable, learned: list[Array], x: Array) -> bool:
     """Whether `f` returns one number for each example and not a vector."""
     for count in (1, 3):
-        out = jax.eval_shape(raw, learned, jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype))
+        shape = (count, *x.shape[1:])
+        try:
+            out = jax.eval_shape(raw, learned, jax.ShapeDtypeStruct(shape, x.dtype))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{owner}: `f(params, x)` failed for an `x` of shape {shape}, {count} examples. It gets all examples "
+                "at once and returns a row for each. A module that takes one example is passed as "
+                f"`{owner}(kernels.batched, module, ...)`. The error was: {error}"
+            ) from error
         if not isinstance(out, jax.ShapeDtypeStruct):
             raise TypeError(f"{owner}: `f` must return one array, got {jax.tree.structure(out)}.")
         if not jnp.issubdtype(out.dtype, jnp.floating):

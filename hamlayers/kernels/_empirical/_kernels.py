@@ -1,10 +1,11 @@
 """Kernels of finite networks: of any function of parameters and inputs, at given parameters."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
@@ -15,6 +16,9 @@ from ._factors import Factor, Whole, contract
 from ._function import Function, as_function
 from ._structure import factors_of, plain_factors_of
 
+
+_SLACK = 1e-2
+"""By how much of the largest output a row may differ when it is computed alone, in low precision too."""
 
 Inputs = Shaped[Array, "..."] | Shaped[np.ndarray, "..."]
 Output = Literal["trace", "diagonal", "full"]
@@ -42,13 +46,15 @@ def empirical_ntk(
     """The neural tangent kernel of a finite network: `K = J(x1) J(x2)^T`, `J = df / dparams`.
 
     `f(params, x)` takes `n` examples and returns `(n, outputs)`, or `(n,)` for one output. **Row `i` must depend on
-    `x[i]` alone**: no batch statistics. It is called on one example at a time.
+    `x[i]` alone**: no batch statistics. It is called on one example at a time. Where parameters and examples are known
+    now (outside `jax.jit`), the first two examples are compared with each alone.
 
     **Arguments:**
 
     - `f`: any jax function. It is compiled once for each `f` and shape: pass the same function again, not a new
         lambda. For an equinox module see [`hamlayers.kernels.batched`][].
-    - `params`: any pytree. Its real floating-point arrays are differentiated; all else is held fixed.
+    - `params`: any pytree. Its real floating-point arrays are differentiated; all else is held fixed. Bare Python
+        floats are refused, except inside an equinox module, where they are settings.
     - `x1`, `x2`: arrays `(n1, ...)` and `(n2, ...)` of examples of one shape. Default for `x2`: `x1`.
     - `output`: `"trace"`: the mean over the outputs, `(n1, n2)`; `"diagonal"`: the kernel of each output,
         `(n1, n2, outputs)`; `"full"`: between all pairs of outputs, `(n1, n2, outputs, outputs)`.
@@ -66,10 +72,10 @@ def empirical_ntk(
     output. Non-finite data gives non-finite entries in its rows and columns. The kernel can itself be differentiated.
 
     - **Units**: `[K] = [f]^2` with parameters of no unit.
-    - **Raises**: `TypeError` for complex parameters and for outputs that are no real array; `ValueError` for outputs
-      of another shape, parameters without a floating-point array, `x1` and `x2` whose examples differ in shape or
-      dtype, unknown options, and a `max_memory` too small for a block of one row and one column, naming what that
-      needs.
+    - **Raises**: `TypeError` for complex parameters, bare floats among them, and outputs that are no real array;
+      `ValueError` for an `f` that fails, outputs of another shape or that depend on other rows, parameters without a
+      floating-point array, `x1` and `x2` whose examples differ in shape or dtype, unknown options, and a `max_memory`
+      too small for a block of one row and one column, naming what that needs.
     - **Source**: Jacot, Gabriel and Hongler, arXiv:1806.07572, section 4; the three ways to compute it: Novak,
       Sohl-Dickstein and Schoenholz, arXiv:2206.08720, sections 3 and 4.
     """
@@ -77,6 +83,7 @@ def empirical_ntk(
     _check_choice(owner, "output", output, Output)
     _check_choice(owner, "implementation", implementation, Implementation)
     a, b = _inputs(owner, x1, x2)
+    _check_rows(owner, f, params, a, b)
     return _ntk(f, params, a, b, output, implementation, _memory(owner, max_memory))
 
 
@@ -100,6 +107,7 @@ def empirical_nngp(
     owner = "empirical_nngp"
     _check_choice(owner, "output", output, Output)
     a, b = _inputs(owner, x1, x2)
+    _check_rows(owner, f, params, a, b)
     return _nngp(f, params, a, b, output, _memory(owner, max_memory))
 
 
@@ -115,7 +123,8 @@ def ntk_operator(f: Callable, params: Any, x1: Inputs, x2: Inputs | None = None)
     `lx.linear_solve(op + ridge * lx.IdentityLinearOperator(op.in_structure()), y, lx.CG(rtol, atol))`.
 
     - **Units**: those of [`hamlayers.kernels.empirical_ntk`][].
-    - **Raises**: as [`hamlayers.kernels.empirical_ntk`][].
+    - **Raises**: as [`hamlayers.kernels.empirical_ntk`][]; the product raises `ValueError` for a `v` of another shape
+      or dtype.
     - **Source**: Novak, Sohl-Dickstein and Schoenholz, arXiv:2206.08720, section 3.2.
     """
     owner = "ntk_operator"
@@ -131,9 +140,28 @@ def ntk_operator(f: Callable, params: Any, x1: Inputs, x2: Inputs | None = None)
         return jax.jvp(lambda p: outputs(p, a), (function.learned,), pullback(v))[1]
 
     structure = jax.eval_shape(outputs, function.learned, b)
-    return lx.FunctionLinearOperator(
-        product_with, structure, lx.positive_semidefinite_tag if x2 is None else frozenset()
-    )
+    tags = lx.positive_semidefinite_tag if x2 is None else frozenset()
+    checked = _Product(eqx.filter_closure_convert(product_with, structure), structure)
+    return lx.FunctionLinearOperator(checked, structure, tags, closure_convert=False)
+
+
+@final
+class _Product(eqx.Module):
+    """The product of an operator, with a check of what it is given."""
+
+    product: Callable
+    structure: jax.ShapeDtypeStruct = eqx.field(static=True)
+
+    def __call__(self, v: Any) -> Array:
+        """The product; `ValueError` for a vector of another shape or dtype."""
+        want = (self.structure.shape, self.structure.dtype)
+        got = (getattr(v, "shape", None), getattr(v, "dtype", None))
+        if got != want:
+            raise ValueError(
+                f"ntk_operator: `v` must be an array of shape {want[0]} and dtype {want[1]}, that of `f(params, x2)`, "
+                f"got {type(v).__name__ if got[0] is None else f'shape {got[0]} and dtype {got[1]}'}."
+            )
+        return self.product(v)
 
 
 @eqx.filter_jit
@@ -238,6 +266,30 @@ def _block_size(
             f"bytes, got {memory:,}."
         )
     return size, size
+
+
+def _check_rows(owner: str, f: Callable, params: Any, x1: Array, x2: Array) -> None:
+    """`ValueError` where an example's outputs depend on the other examples, as far as the first two show it."""
+    pair = jnp.concatenate([x1[:2], x2[:1]])[:2] if x1.shape[0] < 2 else x1[:2]
+    if pair.shape[0] < 2 or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((f, params, pair))):
+        return
+    together, alone = (np.asarray(out).astype(np.float64) for out in _rows(owner, f, params, pair))
+    if not np.all(np.isfinite(together) & np.isfinite(alone)):
+        return
+    apart = float(np.max(np.abs(together - alone), initial=0))
+    size = max(float(np.max(np.abs(out), initial=0)) for out in (together, alone))
+    if apart > _SLACK * size:
+        raise ValueError(
+            f"{owner}: row i of `f(params, x)` must depend on `x[i]` alone, without statistics of the batch, got rows "
+            f"that differ by {apart:.3g} (of {size:.3g}) between two examples together and each alone."
+        )
+
+
+@eqx.filter_jit
+def _rows(owner: str, f: Callable, params: Any, pair: Array) -> tuple[Array, Array]:
+    function = as_function(owner, f, params, pair)
+    alone = [function.one(function.learned, x) for x in pair]
+    return function.many(function.learned, pair), jnp.stack(alone)
 
 
 def _check_choice(owner: str, name: str, value: Any, choices: Any) -> None:

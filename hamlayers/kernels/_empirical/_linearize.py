@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._function import is_learned
+from ._function import learned_places
 
 
 def linearize(f: Callable, params: Any) -> Callable[[Any, Any], Any]:
@@ -26,8 +26,8 @@ def linearize(f: Callable, params: Any) -> Callable[[Any, Any], Any]:
 
     **Returns:** a function of `(p, x)`, `p` being a pytree of the structure and shapes of `params`.
 
-    - **Raises**: `TypeError` for complex parameters; `ValueError` for parameters without a floating-point array; the
-      returned function raises `ValueError` for a `p` of another structure or other shapes.
+    - **Raises**: `TypeError` for complex parameters and for bare floats among them; `ValueError` for parameters without
+      a floating-point array; the returned function raises `ValueError` for a `p` of another structure or other shapes.
     - **Source**: Lee et al., arXiv:1902.06720, equation 5.
     """
     return _expansion("linearize", f, params, 1)
@@ -52,9 +52,7 @@ def taylor_expand(f: Callable, params: Any, degree: int) -> Callable[[Any, Any],
 
 def _expansion(owner: str, f: Callable, params: Any, degree: int) -> Callable[[Any, Any], Any]:
     leaves, structure = jax.tree.flatten(params)
-    places = [place for place, leaf in enumerate(leaves) if is_learned(owner, leaf)]
-    if not places:
-        raise ValueError(f"{owner}: `params` must hold at least one floating-point array, got none.")
+    places = learned_places(owner, f, params)
     origin = [jnp.asarray(leaves[place]) for place in places]
 
     def expanded(p: Any, x: Any) -> Any:

@@ -5,16 +5,16 @@ from ._flow import LossDescent as LossDescent, Trained as Trained
 from ._gaussian_process import (
     Ensemble as Ensemble,
     EnsembleMoments as EnsembleMoments,
-    Moments as Moments,
+    GaussianMoments as GaussianMoments,
     ensemble as ensemble,
     gp_posterior as gp_posterior,
 )
 from ._losses import (
     AbstractLoss as AbstractLoss,
     CrossEntropy as CrossEntropy,
-    Hinge as Hinge,
     Margins as Margins,
     MeanSquaredError as MeanSquaredError,
+    SmoothedHinge as SmoothedHinge,
     SquaredHinge as SquaredHinge,
     margins as margins,
 )

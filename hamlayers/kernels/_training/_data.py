@@ -1,5 +1,6 @@
 """What every prediction of training holds, and the checks of what users hand in."""
 
+import contextlib
 import math
 from abc import abstractmethod
 from typing import Any, TypeAlias, final
@@ -11,9 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Real
 
-from ..._checks import as_float_array, as_nonnegative_scalar
+from ..._checks import as_float_array, as_nonnegative_scalar, as_parameter, as_positive_scalar
 from ..._typing import FloatArray, FloatLike, Scalar
 
+
+MOST_STEPS = 2**31 - 1
+"""Steps are counted in 32 bits."""
 
 Times: TypeAlias = Real[Array, "..."] | Real[np.ndarray, "..."] | np.number | float | int
 """What may be given where times, or numbers of steps, are needed."""
@@ -29,6 +33,7 @@ class TrainingData(eqx.Module):
     learning_rate: Scalar
     momentum: float | None = eqx.field(static=True)
     discrete: bool = eqx.field(static=True)
+    dtype: Any = eqx.field(static=True)
     owner: str = eqx.field(static=True, default="gradient_descent")
 
 
@@ -56,56 +61,121 @@ class AbstractPredictor(eqx.Module):
         """
 
 
-def known(array: Any) -> bool:
-    """Whether the values are known now."""
-    return not isinstance(array, jax.core.Tracer)
+def known(*values: Any) -> bool:
+    """Whether all numbers in these trees are known now."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def at_once(*values: Any) -> contextlib.AbstractContextManager:
+    """What is computed inside from known values alone is known too, under `jax.jit` as well."""
+    return jax.ensure_compile_time_eval() if known(*values) else contextlib.nullcontext()
+
+
+def _is_finite(array: FloatArray) -> bool:
+    """Whether every entry of a known array is finite."""
+    return bool(np.all(np.isfinite(np.asarray(array))))
+
+
+def as_known_array(owner: str, name: str, value: Any) -> FloatArray:
+    """`as_float_array`, which leaves known what is known, and finite where that can be seen."""
+    with at_once(value):
+        array = as_float_array(owner, name, value)
+    if known(array) and not _is_finite(array):
+        raise ValueError(f"{owner}: `{name}` must be finite.")
+    return array
+
+
+def as_positive(owner: str, name: str, value: Any) -> Scalar:
+    """A positive number: `ValueError` for others that are known, NaN for others that are traced."""
+    if known(value):
+        with at_once():
+            return as_positive_scalar(owner, name, value)
+    array = as_parameter(owner, name, value)
+    if array.shape != ():
+        raise ValueError(f"{owner}: `{name}` must be a scalar, got an array of shape {array.shape}.")
+    return jnp.where((array > 0) & jnp.isfinite(array), array, jnp.nan)
+
+
+def as_nonnegative(owner: str, name: str, value: Any) -> Scalar:
+    """A number of at least 0, checked as in `as_positive`."""
+    if known(value):
+        with at_once():
+            return as_nonnegative_scalar(owner, name, value)
+    array = as_parameter(owner, name, value)
+    if array.shape != ():
+        raise ValueError(f"{owner}: `{name}` must be a scalar, got an array of shape {array.shape}.")
+    return jnp.where((array >= 0) & jnp.isfinite(array), array, jnp.nan)
+
+
+def as_flag(owner: str, name: str, value: Any) -> bool:
+    """`True` or `False`, and nothing that merely counts as one of them."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{owner}: `{name}` must be True or False, got {value!r}.")
+    return bool(value)
+
+
+def widened(tree: Any) -> Any:
+    """Half precision as float32, which linear algebra needs; all else as it is."""
+
+    def widen(leaf: Any) -> Any:
+        return leaf.astype(jnp.float32) if leaf.dtype.itemsize < 4 else leaf
+
+    return jax.tree.map(widen, tree)
+
+
+def narrowed(tree: Any, dtype: Any) -> Any:
+    """The floating-point arrays in a tree in the dtype of what was given."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def as_kernel(owner: str, name: str, value: Any, *, symmetric: bool = True) -> Float[Array, "n m"]:
     """A finite matrix; symmetric and square where asked for."""
-    kernel = as_float_array(owner, name, value)
+    kernel = as_known_array(owner, name, value)
     if kernel.ndim != 2 or 0 in kernel.shape:
         raise ValueError(f"{owner}: `{name}` must be a matrix that is not empty, got shape {kernel.shape}.")
     if symmetric and kernel.shape[0] != kernel.shape[1]:
         raise ValueError(f"{owner}: `{name}` must be square, got shape {kernel.shape}.")
     if not known(kernel):
         return 0.5 * (kernel + kernel.T) if symmetric else kernel
-    if not bool(jnp.all(jnp.isfinite(kernel))):
-        raise ValueError(f"{owner}: `{name}` must be finite.")
     if not symmetric:
         return kernel
-    gap, size = float(jnp.max(jnp.abs(kernel - kernel.T))), float(jnp.max(jnp.abs(kernel)))
+    array = np.asarray(kernel).astype(np.float64)
+    gap, size = float(np.max(np.abs(array - array.T))), float(np.max(np.abs(array)))
     if gap > math.sqrt(float(jnp.finfo(kernel.dtype).eps)) * size:
         raise ValueError(
             f"{owner}: `{name}` must be symmetric, got entries that differ from their mirror by {gap:.3g}."
         )
-    return 0.5 * (kernel + kernel.T)
+    with at_once(kernel):
+        return 0.5 * (kernel + kernel.T)
 
 
-def check_eigenvalues(owner: str, name: str, eigenvalues: FloatArray) -> FloatArray:
-    """The eigenvalues (ascending) with those below 0 by rounding set to 0; `ValueError` for one beyond rounding."""
+def check_eigenvalues(owner: str, name: str, eigenvalues: FloatArray, dtype: Any) -> FloatArray:
+    """The eigenvalues (ascending) with those below 0 by rounding set to 0; `ValueError` for one beyond rounding.
+
+    `dtype` is that in which the kernel was given.
+    """
     if known(eigenvalues):
-        low, high = float(eigenvalues[0]), float(jnp.max(jnp.abs(eigenvalues)))
-        if low < -rounding(eigenvalues) * high:
+        array = np.asarray(eigenvalues)
+        low, high = float(array[0]), float(np.max(np.abs(array)))
+        if low < -rounding(eigenvalues, dtype) * high:
             raise ValueError(
                 f"{owner}: `{name}` must be positive semidefinite, got a smallest eigenvalue of {low:.3g} "
                 f"beside a largest of {high:.3g}."
             )
-    return jnp.maximum(eigenvalues, 0)
+    with at_once(eigenvalues):
+        return jnp.maximum(eigenvalues, 0)
 
 
-def rounding(eigenvalues: FloatArray) -> float:
+def rounding(eigenvalues: FloatArray, dtype: Any = None) -> float:
     """What rounding may do to an eigenvalue, relative to the largest: `4 n eps`."""
-    return 4 * eigenvalues.shape[-1] * float(jnp.finfo(eigenvalues.dtype).eps)
+    return 4 * eigenvalues.shape[-1] * float(jnp.finfo(eigenvalues.dtype if dtype is None else dtype).eps)
 
 
 def as_targets(owner: str, value: Any, kernel: FloatArray) -> FloatArray:
     """Targets of shape `(n,)` or `(n, outputs)`, finite, of the kernel's dtype."""
-    targets = as_float_array(owner, "y_train", value)
+    targets = as_known_array(owner, "y_train", value)
     _check_rows(owner, "y_train", targets, kernel.shape[0], "k_train_train", kernel.shape)
     same_dtype(owner, "y_train", targets, "k_train_train", kernel)
-    if known(targets) and not bool(jnp.all(jnp.isfinite(targets))):
-        raise ValueError(f"{owner}: `y_train` must be finite.")
     return targets
 
 
@@ -139,8 +209,10 @@ def as_test_kernel(owner: str, name: str, value: Any, kernel: FloatArray) -> Flo
 
 def regularised(owner: str, kernel: FloatArray, diag_reg: Any) -> FloatArray:
     """The kernel with `diag_reg` times the mean of its diagonal added to the diagonal."""
-    share = as_nonnegative_scalar(owner, "diag_reg", diag_reg).astype(kernel.dtype)
-    return kernel + share * jnp.mean(jnp.diagonal(kernel)) * jnp.eye(kernel.shape[0], dtype=kernel.dtype)
+    share = as_nonnegative(owner, "diag_reg", diag_reg)
+    with at_once(kernel, share):
+        share = share.astype(kernel.dtype)
+        return kernel + share * jnp.mean(jnp.diagonal(kernel)) * jnp.eye(kernel.shape[0], dtype=kernel.dtype)
 
 
 def as_momentum(owner: str, momentum: Any) -> float | None:
@@ -156,7 +228,7 @@ def as_momentum(owner: str, momentum: Any) -> float | None:
 
 def check_stability(data: TrainingData, largest: FloatArray, curvature: FloatArray) -> None:
     """`ValueError` for gradient descent above `2 (1 + momentum) / (largest eigenvalue * curvature)`."""
-    if not known(largest) or not known(data.learning_rate):
+    if not known(largest, data.learning_rate, curvature):
         return
     product = float(largest) * float(curvature)
     rate = float(data.learning_rate)
@@ -169,47 +241,60 @@ def check_stability(data: TrainingData, largest: FloatArray, curvature: FloatArr
 
 
 def as_times(t: Any, data: TrainingData, *, allow_infinity: bool) -> FloatArray:
-    """Times as an array of the kernel's dtype, in float32 at least."""
+    """Times as an array of the dtype of the computation, float32 or float64."""
     owner, dtype = data.owner, data.kernel.dtype
     if isinstance(t, (bool, np.bool_)) or not isinstance(t, (int, float, np.generic, np.ndarray, jax.Array)):
         raise TypeError(f"{owner}: `t` must be a time or an array of times, got {type(t).__name__}.")
-    times = jnp.asarray(t, dtype) if isinstance(t, (int, float)) else jnp.asarray(t).astype(dtype)
+    with at_once(t):
+        times = jnp.asarray(t, dtype) if isinstance(t, (int, float)) else jnp.asarray(t).astype(dtype)
     if times.size == 0:
         raise ValueError(f"{owner}: `t` must hold at least one time, got shape {times.shape}.")
     if not known(times):
-        return jnp.where(times >= 0, times, jnp.nan)
-    if not bool(jnp.all(times >= 0)):
-        raise ValueError(f"{owner}: `t` must not be negative or NaN, got {float(jnp.min(times))!r}.")
-    finite = jnp.isfinite(times)
-    if not allow_infinity and not bool(jnp.all(finite)):
+        counted = (times <= MOST_STEPS) | jnp.isinf(times) if data.discrete else True
+        return jnp.where((times >= 0) & counted, times, jnp.nan)
+    array = np.asarray(times)
+    if not np.all(array >= 0):
+        raise ValueError(f"{owner}: `t` must not be negative or NaN, got {float(np.min(array))!r}.")
+    finite = np.isfinite(array)
+    if not allow_infinity and not np.all(finite):
         raise ValueError(f"{owner}: `t` must be finite; an infinite time is allowed for the mean squared error only.")
-    if data.discrete and not bool(jnp.all(~finite | (times == jnp.round(times)))):
-        raise ValueError(f"{owner}: with `discrete=True` the times count steps and must be whole numbers.")
+    if data.discrete:
+        _check_counts(owner, array[finite])
     return times
+
+
+def _check_counts(owner: str, counts: np.ndarray) -> None:
+    if not np.all(counts == np.round(counts)):
+        raise ValueError(f"{owner}: with `discrete=True` the times count steps and must be whole numbers.")
+    # the largest count is no number of float32, but the next one is
+    if np.any(counts.astype(np.float64) > MOST_STEPS):
+        raise ValueError(
+            f"{owner}: with `discrete=True` the times count steps, at most {MOST_STEPS}, "
+            f"got {float(np.max(counts)):g}. "
+            "For more pass an infinite time, or the flow."
+        )
 
 
 def starts(data: TrainingData, f0_train: Any, f0_test: Any) -> tuple[FloatArray, FloatArray | None]:
     """The outputs at time 0, on training and on test points."""
-    shape, dtype = data.targets.shape, data.kernel.dtype
+    shape, dtype = data.targets.shape, data.dtype
     start = jnp.zeros(shape, dtype) if f0_train is None else _start(data.owner, "f0_train", f0_train, shape, dtype)
     if data.test_kernel is None:
         if f0_test is not None:
             raise ValueError(f"{data.owner}: `f0_test` was given, but no `k_test_train`.")
-        return start, None
+        return widened(start), None
     test_shape = (data.test_kernel.shape[0], *shape[1:])
     if f0_test is None:
-        return start, jnp.zeros(test_shape, dtype)
-    return start, _start(data.owner, "f0_test", f0_test, test_shape, dtype)
+        return widened((start, jnp.zeros(test_shape, dtype)))
+    return widened((start, _start(data.owner, "f0_test", f0_test, test_shape, dtype)))
 
 
 def _start(owner: str, name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> FloatArray:
-    array = as_float_array(owner, name, value)
+    array = as_known_array(owner, name, value)
     if isinstance(value, float):
         array = jnp.full(shape, value, dtype)
     if array.shape != shape:
         raise ValueError(f"{owner}: `{name}` must have shape {shape}, got {array.shape}.")
     if array.dtype != dtype:
         raise TypeError(f"{owner}: `{name}` must have the kernel's dtype {dtype}, got {array.dtype}.")
-    if known(array) and not bool(jnp.all(jnp.isfinite(array))):
-        raise ValueError(f"{owner}: `{name}` must be finite.")
     return array

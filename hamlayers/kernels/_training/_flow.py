@@ -8,10 +8,11 @@ import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..._typing import FloatArray, FloatLike, Scalar
-from ._data import AbstractPredictor, Times, TrainingData, as_times, starts
+from ._data import AbstractPredictor, Times, TrainingData, as_times, known, narrowed, starts
 from ._losses import AbstractLoss
 from ._stabilised import RungeKuttaLegendre
 
@@ -89,12 +90,13 @@ class LossDescent(AbstractPredictor):
         """The same with the certificate: loss, residual of optimality, coefficients, steps."""
         times = as_times(t, self.data, allow_infinity=False)
         start, test_start = starts(self.data, f0_train, f0_test)
+        _check_scale(self, start)
         run = _descend if self.data.discrete else _flow
         coefficients, steps, result = run(self, times.reshape(-1), start)
         coefficients = coefficients.reshape(times.shape + start.shape)
         if self.options.throw and not isinstance(steps, jax.core.Tracer):
             _raise_on_failure(result, int(steps), self.options)
-        return _certified(self, coefficients, start, test_start, steps, result)
+        return narrowed(_certified(self, coefficients, start, test_start, steps, result), self.data.dtype)
 
 
 @eqx.filter_jit
@@ -115,6 +117,18 @@ def _certified(
     outputs = jax.lax.map(one, flat)
     f, test, value, norm = jax.tree.map(lambda leaf: leaf.reshape(lead + leaf.shape[1:]), outputs)
     return Trained(f, test, coefficients, value, norm, steps, result)
+
+
+def _check_scale(flow: LossDescent, start: FloatArray) -> None:
+    """`ValueError` where a relative tolerance has nothing to refer to."""
+    options, targets = flow.options, flow.data.targets
+    if flow.data.discrete or options.stepsize_controller is not None or options.atol > 0 or not known(start, targets):
+        return
+    if not np.any(np.asarray(start)) and not np.any(np.asarray(targets)):
+        raise ValueError(
+            f"{flow.data.owner}: `rtol` refers to the size of `y_train` and `f0_train`, which are 0. Pass a positive "
+            "`atol`, in the units of the outputs."
+        )
 
 
 def _raise_on_failure(result: Any, steps: int, options: FlowOptions) -> None:
@@ -157,7 +171,8 @@ def _flow(flow: LossDescent, times: FloatArray, start: FloatArray) -> tuple:
     sorted_times = times[order]
     controller = options.stepsize_controller
     if controller is None:
-        tolerance = options.atol + options.rtol * jnp.sqrt(jnp.mean(data.targets**2))
+        squares = [jnp.mean(array**2) for array in (data.targets, start)]
+        tolerance = options.atol + options.rtol * jnp.sqrt(jnp.maximum(*squares))
         norm = OutputNorm(data.kernel, jnp.asarray(tolerance, start.dtype))
         # diffrax divides the error by `atol + rtol |y|` before the norm sees it: by 1 here
         controller = diffrax.PIDController(rtol=0.0, atol=1.0, norm=norm)
@@ -203,6 +218,9 @@ def _descend(flow: LossDescent, times: FloatArray, start: FloatArray) -> tuple:
     counts = times[order].astype(jnp.int32)
     zero = jnp.zeros_like(start)
     (steps, _), found = jax.lax.scan(to_next, (jnp.zeros((), jnp.int32), (zero, zero)), counts)
+    # no number of steps is NaN, but a time that cannot be refused may be
+    unknown = jnp.isnan(times[order]).reshape((-1,) + (1,) * start.ndim)
+    found = jnp.where(unknown, jnp.nan, found)
     finite = jnp.all(jnp.isfinite(found))
     codes: Any = diffrax.RESULTS
     result = codes.where(finite, codes.successful, codes.nonlinear_divergence)

@@ -8,28 +8,32 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 from jaxtyping import Array, Float
 
-from ..._checks import as_nonnegative_scalar, as_positive_scalar
 from ..._typing import FloatArray, FloatLike, Scalar, ScalarLike
 from ._data import (
     Times,
     TrainingData,
+    as_flag,
     as_kernel,
     as_momentum,
+    as_nonnegative,
+    as_positive,
     as_targets,
     as_test_kernel,
     as_times,
+    at_once,
     check_eigenvalues,
     check_stability,
     known,
+    narrowed,
     regularised,
-    rounding,
     same_dtype,
+    widened,
 )
-from ._spectral import check_invertible, decay
+from ._spectral import check_infinite_times, check_invertible, eigenbasis, in_modes
 
 
 @final
-class Moments(NamedTuple):
+class GaussianMoments(NamedTuple):
     """The mean and the covariance of the outputs on some points.
 
     **Fields:**
@@ -50,7 +54,7 @@ def gp_posterior(
     *,
     noise: ScalarLike = 0.0,
     diag_reg: ScalarLike = 0.0,
-) -> Moments:
+) -> GaussianMoments:
     """The posterior of a Gaussian process of mean 0: with the NNGP kernel, that of the Bayesian infinite network.
 
     With `S = k_train_train + (noise + diag_reg * mean of the diagonal) 1`:
@@ -64,7 +68,8 @@ def gp_posterior(
     - `noise`: the variance of the targets' noise, in the units of the kernel.
     - `diag_reg`: more of the same, in units of the mean of the kernel's diagonal.
 
-    The covariance is that of the function, without the noise of a new target.
+    The covariance is that of the function, without the noise of a new target. It is symmetric, and variances that
+    rounding makes negative are set to 0. Half precision is computed in float32 and rounded at the end.
 
     - **Raises**: `TypeError` and `ValueError` as in [`hamlayers.kernels.gradient_descent`][], and `ValueError` where
       `S` is singular to rounding, with the regulariser that would help.
@@ -75,23 +80,33 @@ def gp_posterior(
     targets = as_targets(owner, y_train, kernel)
     test = as_test_kernel(owner, "k_test_train", k_test_train, kernel)
     prior = _as_test_test(owner, "k_test_test", k_test_test, test)
-    kernel = regularised(owner, kernel, diag_reg)
-    variance = as_nonnegative_scalar(owner, "noise", noise).astype(kernel.dtype)
-    kernel = kernel + variance * jnp.eye(kernel.shape[0], dtype=kernel.dtype)
-    if known(kernel):
-        eigenvalues = check_eigenvalues(owner, "k_train_train", jnp.linalg.eigvalsh(kernel))
-        check_invertible(owner, eigenvalues, "the posterior", remedy="a positive `noise`, float64, or other points")
-    return _posterior(kernel, targets, test, prior)
+    dtype = kernel.dtype
+    with at_once(kernel, targets, test, prior, noise, diag_reg):
+        kernel, targets, test, prior = widened((kernel, targets, test, prior))
+        kernel = regularised(owner, kernel, diag_reg)
+        variance = as_nonnegative(owner, "noise", noise).astype(kernel.dtype)
+        kernel = kernel + variance * jnp.eye(kernel.shape[0], dtype=kernel.dtype)
+        if known(kernel):
+            eigenvalues = check_eigenvalues(owner, "k_train_train", jnp.linalg.eigvalsh(kernel), dtype)
+            check_invertible(owner, eigenvalues, "the posterior", remedy="a positive `noise`, float64, or other points")
+        return narrowed(_posterior(kernel, targets, test, prior), dtype)
 
 
 @jax.jit
-def _posterior(kernel: FloatArray, targets: FloatArray, test: FloatArray, prior: FloatArray | None) -> Moments:
+def _posterior(kernel: FloatArray, targets: FloatArray, test: FloatArray, prior: FloatArray | None) -> GaussianMoments:
     factor = jnp.linalg.cholesky(kernel)
     weights = jax.scipy.linalg.cho_solve((factor, True), targets)
     if prior is None:
-        return Moments(test @ weights, None)
+        return GaussianMoments(test @ weights, None)
     half = jax.scipy.linalg.solve_triangular(factor, test.T, lower=True)
-    return Moments(test @ weights, prior - half.T @ half)
+    return GaussianMoments(test @ weights, _as_covariance(prior - half.T @ half))
+
+
+def _as_covariance(matrix: FloatArray) -> FloatArray:
+    """Symmetric, and without variances that are negative by rounding."""
+    matrix = 0.5 * (matrix + matrix.T)
+    diagonal = jnp.diagonal(matrix)
+    return matrix + jnp.diag(jnp.maximum(diagonal, 0) - diagonal)
 
 
 def _as_test_test(owner: str, name: str, value: Any, test: FloatArray) -> FloatArray | None:
@@ -111,8 +126,8 @@ def _as_test_test(owner: str, name: str, value: Any, test: FloatArray) -> FloatA
 class EnsembleMoments(NamedTuple):
     """The moments on the training points and on the test points; `test` is `None` without test kernels."""
 
-    train: Moments
-    test: Moments | None
+    train: GaussianMoments
+    test: GaussianMoments | None
 
 
 @final
@@ -132,9 +147,8 @@ class Ensemble(eqx.Module):
         - **Raises**: `ValueError` for negative times, and an infinite time for test points where the NTK is singular.
         """
         times = as_times(t, self.data, allow_infinity=True)
-        if self.data.test_kernel is not None and known(times) and bool(jnp.any(jnp.isinf(times))):
-            check_invertible("ensemble", self.eigenvalues, "an infinite time for test points")
-        found = _moments(self, times.reshape(-1))
+        check_infinite_times(self.data, self.eigenvalues, times)
+        found = narrowed(_moments(self, times.reshape(-1)), self.data.dtype)
         return jax.tree.map(lambda leaf: leaf.reshape(times.shape + leaf.shape[1:]), found)
 
 
@@ -142,23 +156,20 @@ class Ensemble(eqx.Module):
 def _moments(ensemble: Ensemble, times: FloatArray) -> EnsembleMoments:
     data, vectors, nngp = ensemble.data, ensemble.eigenvectors, ensemble.nngp_train_train
     scale = data.learning_rate / data.targets.size
-    rates = ensemble.eigenvalues * scale
-    negligible = ensemble.eigenvalues <= rounding(ensemble.eigenvalues) * ensemble.eigenvalues[-1]
 
     def at(t: Scalar) -> EnsembleMoments:
-        kept, gathered = decay(rates, t, data, negligible)
-        remaining = (vectors * kept[None, :]) @ vectors.T
-        inverse = (vectors * (scale * gathered)[None, :]) @ vectors.T
-        train = Moments(data.targets - remaining @ data.targets, remaining @ nngp @ remaining)
+        _, kept, gathered = in_modes(data, ensemble.eigenvalues, vectors, t, vectors.T)
+        remaining, inverse = vectors @ kept, scale * (vectors @ gathered)
+        train = GaussianMoments(data.targets - remaining @ data.targets, _as_covariance(remaining @ nngp @ remaining.T))
         if data.test_kernel is None:
             return EnsembleMoments(train, None)
         weights = data.test_kernel @ inverse
         mean = weights @ data.targets
         if ensemble.nngp_test_test is None or ensemble.nngp_test_train is None:
-            return EnsembleMoments(train, Moments(mean, None))
+            return EnsembleMoments(train, GaussianMoments(mean, None))
         cross = weights @ ensemble.nngp_test_train.T
         covariance = ensemble.nngp_test_test + weights @ nngp @ weights.T - cross - cross.T
-        return EnsembleMoments(train, Moments(mean, covariance))
+        return EnsembleMoments(train, GaussianMoments(mean, _as_covariance(covariance)))
 
     return jax.lax.map(at, times)
 
@@ -210,22 +221,26 @@ def ensemble(
             f"{owner}: `nngp_train_train` must have the shape of `ntk_train_train`, {ntk.shape}, got {nngp.shape}."
         )
     test, nngp_test, prior = _as_test_kernels(owner, ntk, ntk_test_train, nngp_test_train, nngp_test_test)
-    ntk = regularised(owner, ntk, diag_reg)
-    data = TrainingData(
-        kernel=ntk,
-        test_kernel=test,
-        targets=as_targets(owner, y_train, ntk),
-        learning_rate=as_positive_scalar(owner, "learning_rate", learning_rate).astype(ntk.dtype),
-        momentum=as_momentum(owner, momentum),
-        discrete=discrete,
-        owner=owner,
-    )
-    check_eigenvalues(owner, "nngp_train_train", jnp.linalg.eigvalsh(nngp))
-    eigenvalues, eigenvectors = jnp.linalg.eigh(ntk)
-    eigenvalues = check_eigenvalues(owner, "ntk_train_train", eigenvalues)
-    if discrete:
-        check_stability(data, eigenvalues[-1], jnp.asarray(1 / data.targets.size, ntk.dtype))
-    return Ensemble(data, eigenvalues, eigenvectors, nngp, nngp_test, prior)
+    targets, dtype = as_targets(owner, y_train, ntk), ntk.dtype
+    rate = as_positive(owner, "learning_rate", learning_rate)
+    with at_once(ntk, nngp, test, nngp_test, prior, targets, rate, diag_reg):
+        ntk, nngp, test, nngp_test, prior, targets = widened((ntk, nngp, test, nngp_test, prior, targets))
+        data = TrainingData(
+            kernel=regularised(owner, ntk, diag_reg),
+            test_kernel=test,
+            targets=targets,
+            learning_rate=rate.astype(ntk.dtype),
+            momentum=as_momentum(owner, momentum),
+            discrete=as_flag(owner, "discrete", discrete),
+            dtype=dtype,
+            owner=owner,
+        )
+        check_eigenvalues(owner, "nngp_train_train", jnp.linalg.eigvalsh(nngp), dtype)
+        eigenvalues, eigenvectors = eigenbasis(data.kernel)
+        eigenvalues = check_eigenvalues(owner, "ntk_train_train", eigenvalues, dtype)
+        if discrete:
+            check_stability(data, eigenvalues[-1], jnp.asarray(1 / targets.size, ntk.dtype))
+        return Ensemble(data, eigenvalues, eigenvectors, nngp, nngp_test, prior)
 
 
 def _as_test_kernels(owner: str, ntk: FloatArray, ntk_test: Any, nngp_test: Any, prior: Any) -> tuple:
