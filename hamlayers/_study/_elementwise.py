@@ -27,9 +27,9 @@ USUAL = "usual"
 USUAL_X1 = ((-0.8497548, 0.9603711), (-1.1116346, -1.1026738), (-1.4707264, 0.6639302))
 USUAL_X2 = ((0.32845527, 1.03357), (1.0602262, -0.031047735), (-0.5756581, 1.699486), (-0.6178145, 0.76043797))
 
-CLOSED, DERIVED, QUADRATURE, AUTO = "closed form", "from_nngp", "gauss-hermite 25", "auto"
+CLOSED, DERIVED, QUADRATURE, SPLIT, AUTO = "closed form", "from_nngp", "gauss-hermite 25", "piecewise", "auto"
 DTYPES = ("float32", "float64")
-WAYS = (CLOSED, DERIVED, QUADRATURE, AUTO)
+WAYS = (CLOSED, DERIVED, QUADRATURE, SPLIT, AUTO)
 
 
 @final
@@ -51,8 +51,12 @@ ACTIVATIONS = {
 
 
 def ways_of(activation: str) -> tuple[str, ...]:
-    """The ways to the kernel: those that start from the closed form are the same for both kinds of gelu."""
-    return WAYS[2:] if activation == "gelu (tanh)" else WAYS
+    """The ways to the kernel.
+
+    Those that start from the closed form are the same for both kinds of gelu; a quadrature is split at kinks.
+    """
+    ways = [way for way in WAYS if way != SPLIT or activation == "relu"]
+    return tuple(ways[2:] if activation == "gelu (tanh)" else ways)
 
 
 def inputs(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +75,8 @@ def _dual(activation: str, way: str) -> kernels.AbstractDual:
         return kernels.from_nngp(closed())
     if way == QUADRATURE:
         return kernels.from_function(function, method="gauss-hermite", degree=25)
+    if way == SPLIT:
+        return kernels.from_function(function, method="piecewise")
     return kernels.from_function(function)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ._elementwise import ACTIVATIONS, AUTO, CLOSED, DERIVED, DTYPES, QUADRATURE, WAYS
+from ._elementwise import ACTIVATIONS, AUTO, CLOSED, DERIVED, DTYPES, QUADRATURE, SPLIT, WAYS
 from ._picture import new_figure
 from ._table import Row
 
@@ -13,6 +13,7 @@ STYLES = {
     CLOSED: {"color": "0.4", "marker": "x"},
     DERIVED: {"color": "#009e73", "marker": "^"},
     QUADRATURE: {"color": "#d55e00", "marker": "s"},
+    SPLIT: {"color": "#cc79a7", "marker": "D"},
     AUTO: {"color": "#0072b2", "marker": "o"},
 }
 KERNELS = {"nngp_difference": "NNGP", "ntk_difference": "NTK"}

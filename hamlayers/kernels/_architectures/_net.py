@@ -83,7 +83,7 @@ class AbstractNet(eqx.Module):
         """The kernels between `x1` and `x2` (`x1` itself if `None`), of shape `(*batch1, *batch2)`.
 
         A network that keeps its position axes has them at the end, `(*batch1, *batch2, *positions)`: the kernel
-        between equal positions. Without `x2` the result is exactly symmetric, with [`diagonal`][..diagonal] on its
+        between equal positions. Without `x2` the result is exactly symmetric, with `diagonal` on its
         diagonal.
 
         **Arguments:**
@@ -109,7 +109,7 @@ class AbstractNet(eqx.Module):
         **Arguments:**
 
         - `x`: inputs, as above.
-        - `get`: as in [`kernel`][..kernel].
+        - `get`: as in `kernel`.
         """
         names = _names(get)
         return _picked(_kernel(self, self._inputs("x", x), None, self._axes(), "ntk" in names, False), get)
@@ -141,7 +141,7 @@ class AbstractNet(eqx.Module):
 
         **Arguments:**
 
-        - `params`: from [`init`][..init].
+        - `params`: from `init`.
         - `x`: inputs, as above, of the shape given to `init`.
 
         - **Raises**: `ValueError` for inputs that do not fit, and for parameters of another net or of other inputs.
