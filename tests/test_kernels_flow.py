@@ -58,7 +58,7 @@ def _reference(name: str, k, y, f0, times, momentum: float | None = None) -> np.
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "outputs"), [("squared_hinge", None), ("cross_entropy", None), ("cross_entropy", 3)])
+@pytest.mark.parametrize(("name", "outputs"), [("squared_hinge", None), ("cross_entropy", 3)])
 def test_flow_is_scipys(name: str, outputs: int | None) -> None:
     k, test, y, f0, f0_test = _problem(outputs=outputs)
     times = [0.0, 7.0, 150.0]
@@ -200,18 +200,20 @@ def test_margins() -> None:
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    "loss", [kernels.SquaredHinge, kernels.SmoothedHinge, kernels.CrossEntropy, kernels.MeanSquaredError]
+    "loss",
+    [kernels.SquaredHinge(), kernels.SmoothedHinge(0.5), kernels.CrossEntropy(), kernels.MeanSquaredError()],
+    ids=lambda loss: type(loss).__name__,
 )
-def test_curvature_bounds_the_second_derivative(loss: type[kernels.AbstractLoss]) -> None:
+def test_curvature_bounds_the_second_derivative(loss: kernels.AbstractLoss) -> None:
     rng = np.random.default_rng(0)
     for shape in ((5,), (5, 3)):
         y = jnp.asarray(np.sign(rng.standard_normal(shape)))
-        if loss is kernels.CrossEntropy and len(shape) == 2:
+        if isinstance(loss, kernels.CrossEntropy) and len(shape) == 2:
             y = jnp.asarray(rng.dirichlet(np.ones(3), 5))
-        bound, largest = float(loss().curvature(y)), 0.0
+        bound, largest = float(loss.curvature(y)), 0.0
         for size in (1e-3, 0.3, 2.0):
             f = jnp.asarray(size * rng.standard_normal(shape)) + (0.499 if size < 0.1 else 0.0) * y
-            hessian = jax.hessian(lambda f, y=y: loss()(f, y))(f).reshape(y.size, y.size)
+            hessian = jax.hessian(lambda f, y=y: loss(f, y))(f).reshape(y.size, y.size)
             largest = max(largest, float(jnp.linalg.eigvalsh(hessian)[-1]))
         assert 0.3 * bound < largest <= bound * (1 + 1e-12)
 
@@ -276,16 +278,20 @@ def test_it_can_be_differentiated_with_a_solver_that_can() -> None:
 # --- the method -------------------------------------------------------------------------------------
 
 
+def _decay(t: jax.Array, y: jax.Array, rates: jax.Array) -> jax.Array:
+    return -rates * y
+
+
 def _solve(rates: jax.Array, h: float, steps: int) -> diffrax.Solution:
     return diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, args: -args * y),
-        kernels.RungeKuttaLegendre(lambda args: jnp.max(args)),
+        diffrax.ODETerm(_decay),
+        kernels.RungeKuttaLegendre(jnp.max),
         jnp.zeros((), rates.dtype),
         jnp.asarray(h * steps, rates.dtype),
         jnp.asarray(h, rates.dtype),
         jnp.ones_like(rates),
         rates,
-        max_steps=steps + 1,
+        max_steps=100,
     )
 
 
@@ -301,8 +307,9 @@ def test_the_method_is_of_second_order() -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-@pytest.mark.parametrize("stiffness", [1.0, 1e2, 1e4, 1e6])
+@pytest.mark.parametrize(
+    ("stiffness", "dtype"), [(1.0, jnp.float64), (1e2, jnp.float32), (1e4, jnp.float64), (1e6, jnp.float32)]
+)
 def test_the_method_is_stable_however_stiff(stiffness: float, dtype: jnp.dtype) -> None:
     rates = stiffness * jnp.linspace(0, 1, 301).astype(dtype)
     found = _solve(rates, 1.0, 30).ys[-1]

@@ -123,6 +123,7 @@ def _negligible(eigenvalues: FloatArray) -> Bool[Array, "..."]:
     return eigenvalues <= rounding(eigenvalues) * eigenvalues[-1]
 
 
+@final
 class _Rule(NamedTuple):
     """What of the training data tells how an error decays."""
 
