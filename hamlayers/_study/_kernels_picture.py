@@ -30,7 +30,7 @@ def draw_differences(rows: Sequence[Row]) -> Any:
         for ax, (column, kernel) in zip(axes, KERNELS.items(), strict=True):
             for place, way in enumerate(WAYS):
                 own = {r["activation"]: r[column] for r in rows if r["way"] == way and r["dtype"] == dtype}
-                heights = [index + 0.18 * (place - 1.5) for index, name in enumerate(names) if name in own]
+                heights = [index + 0.16 * (place - 2) for index, name in enumerate(names) if name in own]
                 label = {CLOSED: "closed form, against float64"}.get(way, way)
                 values = [own[name] for name in names if name in own]
                 ax.plot(values, heights, linestyle="", markersize=5, label=label, clip_on=False, **STYLES[way])
