@@ -103,7 +103,7 @@ def from_function(
 
 
 def _of_method(function: Any, probed: analysis.Probe, variances: tuple[float, float], method: str, options: Any) -> Any:
-    (degree, given), (low, high) = options, variances
+    (degree, given), high = options, variances[1]
     if method == "gauss-hermite":
         number = 25 if degree is None else degree
         return TensorDual(function, TensorRule(number), _tensor_error(probed, variances, number), high)

@@ -159,10 +159,12 @@ class HermiteDual(AbstractDual):
         return self.fn(x)
 
     def _nngp(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-        return compiled(self.fn, c, *within(self, v1, v2), self.rule, (0, 0))
+        v1, v2 = within(self, v1, v2)
+        return compiled(self.fn, c, v1, v2, self.rule, (0, 0))
 
     def _derivative(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-        return compiled(self.fn, c, *within(self, v1, v2), self.rule, (1, 1))
+        v1, v2 = within(self, v1, v2)
+        return compiled(self.fn, c, v1, v2, self.rule, (1, 1))
 
     def _diagonal(self, v: FloatArray) -> FloatArray:
         (v,) = within(self, v)

@@ -174,7 +174,7 @@ def _of_masses(f: _Factor, g: _Factor, pair: tuple[Scalar, ...], rule: Piecewise
     apart = jnp.where(sigma > 0, sigma, 1)
     joint = _density(a) / s1 * _density((b - rho * a) / apart) / (s2 * apart)
     joint = jnp.sum(of_f[1][:, None] * of_g[1][None, :] * joint)
-    if f.order == 1 and g.order == 1 and not (f.times_x or g.times_x):  # jumps of the function: infinite where they meet
+    if f.order == 1 and g.order == 1 and not (f.times_x or g.times_x):  # jumps: infinite where they meet
         meet = jnp.any(jnp.abs(b - rho * a) <= 4 * eps * jnp.abs(a))
         return total + jnp.where(sigma > 0, joint, jnp.where(meet, jnp.inf, 0))
     # an infinite derivative counts as 0, as in `_gaussian.py`
@@ -243,10 +243,12 @@ class PiecewiseDual(AbstractDual):
         return self.fn(x)
 
     def _nngp(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-        return compiled(self.fn, c, *within(self, v1, v2), self.rule, (0, 0))
+        v1, v2 = within(self, v1, v2)
+        return compiled(self.fn, c, v1, v2, self.rule, (0, 0))
 
     def _derivative(self, c: FloatArray, v1: FloatArray, v2: FloatArray) -> FloatArray:
-        return compiled(self.fn, c, *within(self, v1, v2), self.rule, (1, 1))
+        v1, v2 = within(self, v1, v2)
+        return compiled(self.fn, c, v1, v2, self.rule, (1, 1))
 
     def _diagonal(self, v: FloatArray) -> FloatArray:
         (v,) = within(self, v)
