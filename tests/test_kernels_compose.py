@@ -93,7 +93,7 @@ def test_relu_on_the_sphere(x64) -> None:
     assert abs(float(got[1][0, -1])) < 2 * math.sqrt(2 * np.finfo(float).eps)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("depth", [1, 4])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_relu_with_he_initialisation_keeps_the_norm(depth, dtype) -> None:
     """On the diagonal `K = 2` and `Theta = 2 (depth + 1)` where `|x|^2 = d`: exact in the angle in float32 too."""
@@ -135,65 +135,64 @@ def test_standard_parameterization_counts_the_inputs(x64) -> None:
 
 
 NETS = {
-    "erf": serial(dense(1.5, 0.1), erf, dense(), erf, dense(1.0, 0.3)),
-    "relu": serial(dense(1.5), relu, dense(1.2, 0.1), relu, dense()),
-    "last layer elementwise": serial(dense(), relu),
-    "residual": serial(dense(), kernels.residual(relu, dense()), kernels.residual(erf, dense()), relu, dense()),
+    "erf": serial(dense(1.5, 0.1), erf, dense(1.0, 0.3)),
+    "relu": serial(dense(1.5), relu, dense(1.2, 0.1)),
+    "residual": serial(dense(), kernels.residual(erf, dense(1.2, 0.1)), relu, dense()),
     "product": serial(parallel(dense(), serial(dense(), erf), combine="product"), dense()),
-    "concat": serial(parallel(serial(dense(), relu), serial(dense(), erf), combine="concat"), dense(), erf, dense()),
+    "concat": serial(parallel(serial(dense(), relu), dense(), combine="concat"), dense(), erf),
 }
 IMAGE_NETS = {
-    "flatten": serial(conv((3, 2), 1.2, 0.1), relu, conv((2, 2), padding="VALID"), erf, kernels.flatten(), dense()),
-    "pool": serial(conv((2, 3)), relu, kernels.average_pool((2, 2)), conv((2, 2)), erf, kernels.flatten(), dense()),
-    "global": serial(conv((2, 2), padding="CIRCULAR"), erf, kernels.global_average_pool(), dense()),
     "positions": serial(conv((2, 2), 1.1, 0.2, strides=2), relu, conv((1, 1))),
+    "pool": serial(conv((2, 2)), relu, kernels.average_pool((2, 1)), conv((1, 1)), kernels.flatten(), dense()),
     "mixed": serial(
-        conv((2, 2)),
-        parallel(serial(relu, kernels.global_average_pool(), dense()), serial(erf, kernels.flatten(), dense())),
+        conv((2, 2), padding="CIRCULAR"),
+        parallel(serial(erf, kernels.global_average_pool(), dense()), serial(erf, kernels.flatten(), dense())),
     ),
 }
-every_net = pytest.mark.parametrize(
-    ("net", "shape"),
-    [(net, (4,)) for net in NETS.values()] + [(net, (5, 4, 2)) for net in IMAGE_NETS.values()],
-    ids=[*NETS, *IMAGE_NETS],
-)
+SHAPES = {**dict.fromkeys(NETS, (4,)), **dict.fromkeys(IMAGE_NETS, (4, 3, 2))}
 
 
-@every_net
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_diagonal_symmetry_and_copies(net, shape, dtype) -> None:
-    with jax.enable_x64(dtype == np.float64):
-        x = _points(5, *shape, dtype=dtype)
-        x[3] = 2 * x[1]  # parallel, where the angle is 0
-        for kernel, diagonal, copy in zip(
-            net.kernel(x, get=BOTH), net.diagonal(x, get=BOTH), net.kernel(x, x.copy(), get=BOTH), strict=True
-        ):
-            assert kernel.dtype == dtype
-            assert np.array_equal(kernel, np.swapaxes(kernel, 0, 1))
-            _close(np.moveaxis(np.diagonal(kernel), -1, 0), diagonal, rounding=16)
-            _close(copy, kernel, rounding=64)
+def every_net(*quick: str, slow: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    """These nets, and some more where slow tests run too."""
+    return pytest.mark.parametrize(
+        ("net", "shape"),
+        [
+            pytest.param(
+                {**NETS, **IMAGE_NETS}[name], SHAPES[name], id=name, marks=pytest.mark.slow if name in slow else ()
+            )
+            for name in (*quick, *slow)
+        ],
+    )
 
 
-@every_net
-def test_single_precision(net, shape, x64) -> None:
-    x1, x2 = _points(4, *shape), _points(3, *shape, seed=1)
-    got = net.kernel(x1.astype(np.float32), x2.astype(np.float32), get=BOTH)
-    for small, large in zip(got, net.kernel(x1, x2, get=BOTH), strict=True):
-        assert small.dtype == np.float32
-        # five layers, each with a sum over at most 40 products and a slope by the angle of at most 1 / sin(angle)
-        np.testing.assert_allclose(small, large, rtol=0, atol=400 * np.finfo(np.float32).eps * np.abs(large).max())
+@every_net("residual", "positions", slow=("product", "pool"))
+def test_the_diagonal_symmetry_copies_and_single_precision(net, shape, x64) -> None:
+    x = _points(5, *shape)
+    x[3] = 2 * x[1]  # parallel, where the angle is 0
+    singles = net.kernel(x.astype(np.float32), get=BOTH)
+    for kernel, diagonal, copy, single in zip(
+        net.kernel(x, get=BOTH), net.diagonal(x, get=BOTH), net.kernel(x, x.copy(), get=BOTH), singles, strict=True
+    ):
+        assert np.array_equal(kernel, np.swapaxes(kernel, 0, 1))
+        _close(np.moveaxis(np.diagonal(kernel), -1, 0), diagonal, rounding=16)
+        _close(copy, kernel, rounding=64)
+        assert single.dtype == np.float32
+        assert np.array_equal(single, np.swapaxes(single, 0, 1))
+        # five layers, each with a sum over at most 40 products; the angle of the parallel pair is a root of rounding
+        apart = np.abs(np.arange(5)[:, None] + np.arange(5) - 4) + np.abs(np.arange(5)[:, None] - np.arange(5)) > 2
+        scale = np.finfo(np.float32).eps * np.abs(kernel).max()
+        np.testing.assert_allclose(single[apart], kernel[apart], rtol=0, atol=400 * scale)
 
 
-@every_net
-def test_half_width(net, shape) -> None:
-    x = jnp.asarray(_points(3, *shape, dtype=np.float32)).astype(jnp.bfloat16)
+def test_half_width() -> None:
+    net, x = NETS["residual"], jnp.asarray(_points(3, 4, dtype=np.float32)).astype(jnp.bfloat16)
     got = net.kernel(x, get="ntk")
     assert got.dtype == jnp.bfloat16
     want = net.kernel(x.astype(jnp.float32), get="ntk")
     assert np.array_equal(got, want.astype(jnp.bfloat16))
 
 
-@every_net
+@every_net("positions")
 def test_any_leading_shape(net, shape, x64) -> None:
     x1, x2 = _points(2, 3, *shape), _points(1, 2, 2, *shape, seed=1)
     flat = net.kernel(x1.reshape(6, *shape), x2.reshape(4, *shape), get="ntk")
@@ -216,40 +215,52 @@ def test_what_is_asked_for_and_in_which_order(x64) -> None:
     assert isinstance(net.diagonal(x, get=["ntk", "ntk"]), tuple)
 
 
+def _check_semidefinite(kernel: np.ndarray, tolerance: float) -> None:
+    values = np.linalg.eigvalsh(np.asarray(kernel))
+    assert values[0] >= -tolerance * max(values[-1], 1e-300)
+
+
+# every entry to some 64 roundings, hence the eigenvalues to as many times the number of rows
+EPS = float(np.finfo(float).eps)
+
+
 @given(
     x=hnp.arrays(np.float64, (6, 3), elements=st.floats(-8, 8).map(lambda t: round(t, 3))),
-    name=st.sampled_from(sorted(NETS)),
+    name=st.sampled_from(["erf", "relu"]),
 )
 def test_kernels_are_positive_semidefinite(x, name) -> None:
     with jax.enable_x64(True):
-        for kernel in NETS[name].kernel(x, get=BOTH):
-            values = np.linalg.eigvalsh(np.asarray(kernel))
-            # the angle of nearly parallel inputs is known to a root of the rounding
-            assert values[0] >= -64 * math.sqrt(np.finfo(float).eps) * max(values[-1], 1e-300)
+        nngp, ntk = NETS[name].kernel(x, get=BOTH)
+        _check_semidefinite(nngp, 6 * 64 * EPS)
+        # the angle of nearly parallel inputs is known to a root of the rounding, and so is the slope of relu
+        _check_semidefinite(ntk, 6 * 64 * EPS if name == "erf" else 64 * math.sqrt(EPS))
 
 
 @given(x=hnp.arrays(np.float64, (4, 4, 3, 2), elements=st.floats(-3, 3).map(lambda t: round(t, 3))))
 def test_kernels_of_images_are_positive_semidefinite(x) -> None:
     with jax.enable_x64(True):
-        for kernel in IMAGE_NETS["pool"].kernel(x, get=BOTH):
-            values = np.linalg.eigvalsh(np.asarray(kernel))
-            assert values[0] >= -64 * math.sqrt(np.finfo(float).eps) * max(values[-1], 1e-300)
+        nngp, ntk = IMAGE_NETS["pool"].kernel(x, get=BOTH)
+        _check_semidefinite(nngp, 4 * 64 * EPS)
+        _check_semidefinite(ntk, 64 * math.sqrt(EPS))
 
 
 # --- derivatives ----------------------------------------------------------------------------------
 
 
-@every_net
+@every_net("residual", slow=("positions", "mixed"))
 def test_derivatives_by_inputs_and_by_the_numbers_of_the_net(net, shape, x64) -> None:
     x = jnp.asarray(_points(3, *shape))
-    weight = jnp.asarray(_points(*net.kernel(x).shape, seed=2))
     leaves, rest = eqx.partition(net, eqx.is_inexact_array)
+    leaves = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), leaves)
+    out = jax.eval_shape(net.kernel, x).shape
+    weight = jnp.asarray(_points(*out, seed=2))
 
+    @jax.jit
     def loss(leaves, x):
         nngp, ntk = eqx.combine(leaves, rest).kernel(x, get=BOTH)
         return jnp.sum(weight * (nngp + ntk))
 
-    grads = jax.grad(loss, argnums=(0, 1))((leaves), x)
+    value, grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(leaves, x)
     flat = jax.tree.leaves(grads)
     assert all(np.isfinite(leaf).all() for leaf in flat)
     direction = jax.tree.map(lambda leaf: jnp.asarray(_points(*leaf.shape, seed=3)), (leaves, x))
@@ -259,15 +270,19 @@ def test_derivatives_by_inputs_and_by_the_numbers_of_the_net(net, shape, x64) ->
     shifted = [jax.tree.map(lambda a, d, s=sign: a + s * h * d, (leaves, x), direction) for sign in (1, -1)]
     slope = (loss(*shifted[0]) - loss(*shifted[1])) / (2 * h)
     want = sum(jnp.sum(g * d) for g, d in zip(flat, jax.tree.leaves(direction), strict=True))
-    np.testing.assert_allclose(slope, want, rtol=1e-6, atol=1e-6 * float(abs(loss(leaves, x))))
+    np.testing.assert_allclose(slope, want, rtol=1e-6, atol=1e-6 * float(abs(value)))
 
 
 def test_derivatives_where_inputs_coincide_or_vanish(x64) -> None:
     x = jnp.asarray(_points(4, 3)).at[1].set(0.0)
-    for net in (NETS["relu"], NETS["erf"]):
-        for get in ("nngp", "ntk"):
-            assert np.isfinite(jax.grad(lambda x, n=net, g=get: jnp.sum(jnp.diag(n.kernel(x, get=g))))(x)).all()
-            assert np.isfinite(jax.grad(lambda x, n=net, g=get: jnp.sum(n.diagonal(x, get=g)))(x)).all()
+
+    def traces(net: kernels.AbstractNet, x: jax.Array) -> jax.Array:
+        return sum(
+            jnp.trace(k) + jnp.sum(d) for k, d in zip(net.kernel(x, get=BOTH), net.diagonal(x, get=BOTH), strict=True)
+        )
+
+    for name in ("relu", "erf"):
+        assert np.isfinite(jax.grad(lambda x, n=NETS[name]: traces(n, x))(x)).all()
     smooth = jax.grad(lambda x: jnp.sum(NETS["erf"].kernel(x, x, get="ntk")))(x)
     np.testing.assert_allclose(smooth, jax.grad(lambda x: jnp.sum(NETS["erf"].kernel(x, get="ntk")))(x), rtol=1e-10)
 
@@ -279,7 +294,32 @@ def test_inside_transformations(x64) -> None:
     spoilt = jax.jit(lambda x: net.kernel(x))(x[0].at[1, 0].set(jnp.inf))
     assert np.isfinite(spoilt[0, 0])
     assert np.isnan(spoilt[1]).all()
-    assert np.isnan(jax.jit(lambda w: serial(dense(w), erf).kernel(x[0]))(-1.0)).all()
+
+
+def test_arrays_closed_over_in_a_transformation(x64) -> None:
+    net, x1, x2 = NETS["relu"], jnp.asarray(_points(2, 4)), jnp.asarray(_points(3, 4, seed=1))
+    _close(jax.jit(lambda a: net.kernel(a, x2))(x1), net.kernel(x1, x2), rounding=16)
+    _close(jax.jit(lambda a: net.kernel(a, np.asarray(x2)))(x1), net.kernel(x1, x2), rounding=16)
+    _close(jax.jit(lambda: net.diagonal(x1))(), net.diagonal(x1), rounding=16)
+    by_weight = jax.jit(lambda w: serial(dense(w), erf).kernel(x1))
+    _close(by_weight(1.5), serial(dense(1.5), erf).kernel(x1), rounding=16)
+    assert np.isnan(by_weight(-1.0)).all()
+    spoilt = x2.at[0, 0].set(jnp.inf)
+    with pytest.raises(ValueError, match="`x2` must be finite"):
+        jax.jit(lambda a: net.kernel(a, spoilt))(x1)
+
+
+def test_the_program_of_a_deep_net_grows_with_its_depth() -> None:
+    """Sums over windows are not fused with all layers before them, whose work would be done again in each."""
+    x = _points(2, 6, 6, 1, dtype=np.float32)
+
+    def lines(depth: int) -> int:
+        block = kernels.residual(erf, conv((3, 3)))
+        net = serial(conv((3, 3)), *[block] * depth, kernels.flatten())
+        return jax.jit(lambda x: net.kernel(x, get="ntk")).lower(x).compile().as_text().count("\n")
+
+    one, two, three = lines(1), lines(2), lines(3)
+    assert three - two <= 1.1 * (two - one)
 
 
 # --- finite networks ------------------------------------------------------------------------------
@@ -315,8 +355,6 @@ def _convs(*args: object, **options: object) -> kernels.AbstractNet:
 FINITE = {
     "dense": lambda p, d: serial(d(1.3, 0.4), relu, d(0.8, 0.2), d(1.5)),
     "residual": lambda p, d: serial(d(1.3, 0.4), kernels.residual(erf, d(1.2, 0.3)), d()),
-    "residual of the inputs": lambda p, d: serial(kernels.residual(d(), relu, d(1.2, 0.3, width=4)), d()),
-    "product": lambda p, d: serial(parallel(serial(d(1.3, 0.4), relu, d(1.1)), d(0.9, 0.3), combine="product"), d()),
     "product with the inputs": lambda p, d: serial(
         parallel(kernels.identity(), d(1.3, width=4), combine="product"), d()
     ),
@@ -325,16 +363,6 @@ FINITE = {
     ),
 }
 FINITE_IMAGES = {
-    "same, flatten": lambda p, d: serial(
-        _convs((3, 2), 1.3, 0.3, parameterization=p),
-        relu,
-        _convs((2, 2), strides=(1, 2)),
-        kernels.flatten(),
-        d(1.2, 0.3),
-    ),
-    "valid, strided, flatten": lambda p, d: serial(
-        _convs((3, 2), 1.3, 0.3, strides=2, padding="VALID", parameterization=p), erf, kernels.flatten(), d(1.2, 0.3)
-    ),
     "circular, pool": lambda p, d: serial(
         _convs((3, 3), 1.3, 0.3, padding="CIRCULAR", parameterization=p),
         relu,
@@ -343,32 +371,18 @@ FINITE_IMAGES = {
         kernels.flatten(),
         d(),
     ),
-    "global pool": lambda p, d: serial(
-        _convs((2, 2), 1.3, 0.3, parameterization=p),
-        relu,
-        kernels.average_pool((2, 1), padding="CIRCULAR"),
-        kernels.global_average_pool(),
-        d(1.2, 0.3),
-    ),
-    "positions": lambda p, d: serial(
-        _convs((2, 2), 1.3, 0.3, padding="CIRCULAR", strides=2, parameterization=p), relu, _convs((3, 1)), d()
-    ),
     "positions of a pool": lambda p, d: serial(
         _convs((2, 2), 1.3, 0.3, parameterization=p), relu, kernels.average_pool((2, 3)), d()
     ),
 }
 
 
-QUICK = {("dense", "standard"), ("residual", "ntk"), ("product", "ntk"), ("concat", "ntk"), ("circular, pool", "ntk")}
+QUICK = (("dense", "standard"), ("residual", "ntk"), ("circular, pool", "ntk"))
+SLOW = (("product with the inputs", "standard"), ("concat", "ntk"), ("positions of a pool", "standard"))
 
 
 @pytest.mark.parametrize(
-    ("name", "parameterization"),
-    [
-        pytest.param(name, parameterization, marks=() if (name, parameterization) in QUICK else pytest.mark.slow)
-        for name in (*FINITE, *FINITE_IMAGES)
-        for parameterization in ("ntk", "standard")
-    ],
+    ("name", "parameterization"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 )
 def test_finite_networks_on_average(name, parameterization) -> None:
     """With one activation on every path the mean over networks of *any* width is the limit: every width will do."""
@@ -392,22 +406,22 @@ def test_one_dimensional_convolutions_on_average() -> None:
         assert (np.abs(np.mean(got, axis=0) - want) <= 6 * np.std(got, axis=0) / 32).all()
 
 
-@pytest.mark.parametrize("layer", [relu, erf], ids=["relu", "erf"])
+@pytest.mark.parametrize("layer", [erf], ids=["erf"])
 def test_wide_networks_approach_the_limit_as_one_over_the_root_of_the_width(layer) -> None:
     x = _points(3, 4, dtype=np.float32)
     errors = []
-    for width in (32, 128, 512):
+    for width in (32, 512):
         net = serial(
             dense(1.3, 0.3, width=width), layer, dense(1.2, 0.2, width=width), layer, dense(1.1, 0.1, width=width // 8)
         )
         wide = _samples(net, x, 24)
         limits = net.kernel(x, get=BOTH)
-        errors.append([np.sqrt(np.mean(np.square(got - want))) for got, want in zip(wide, limits, strict=True)])
+        errors.append([np.sqrt(np.mean(np.square(got - want[None]))) for got, want in zip(wide, limits, strict=True)])
     errors = np.array(errors)
     # 24 draws know a deviation to 15%; the widths are apart by 16, hence the errors by 4
-    assert (errors[0] / errors[2] > 2).all()
-    assert (errors[0] / errors[2] < 8).all()
-    assert (errors[2] < 0.1).all()
+    assert (errors[0] / errors[1] > 2).all()
+    assert (errors[0] / errors[1] < 8).all()
+    assert (errors[1] < 0.1).all()
 
 
 def test_the_activations_of_one_very_wide_layer() -> None:
@@ -434,7 +448,7 @@ def test_init_and_apply_shapes() -> None:
 # --- convolutions against other architectures -----------------------------------------------------
 
 
-@pytest.mark.parametrize("layer", [relu, erf], ids=["relu", "erf"])
+@pytest.mark.parametrize("layer", [erf], ids=["erf"])
 def test_a_filter_of_one_position_is_a_dense_layer_there(x64, layer) -> None:
     x1, x2 = _points(3, 4, 5, 2), _points(2, 4, 5, 2, seed=1)
     narrow = serial(conv((1, 1), 1.4, 0.2), layer, conv((1, 1), 0.9, 0.1))
@@ -456,8 +470,8 @@ def test_a_filter_of_one_position_is_a_dense_layer_there(x64, layer) -> None:
 
 def test_a_filter_over_the_whole_image_is_a_dense_layer(x64) -> None:
     x1, x2 = _points(3, 4, 5, 2), _points(2, 4, 5, 2, seed=1)
-    whole = serial(conv((4, 5), 1.4, 0.2, padding="VALID"), relu, kernels.flatten(), dense(0.9, 0.1))
-    plain = serial(dense(1.4, 0.2), relu, dense(0.9, 0.1))
+    whole = serial(conv((4, 5), 1.4, 0.2, padding="VALID"), erf, kernels.flatten(), dense(0.9, 0.1))
+    plain = serial(dense(1.4, 0.2), erf, dense(0.9, 0.1))
     first = serial(kernels.flatten(rank=2), plain)
     for get in BOTH:
         want = plain.kernel(x1.reshape(3, 40), x2.reshape(2, 40), get=get)
@@ -468,7 +482,7 @@ def test_a_filter_over_the_whole_image_is_a_dense_layer(x64) -> None:
 def test_pooling_over_one_position_changes_nothing(x64) -> None:
     """The same network with the covariances between all positions, and with those at equal positions alone."""
     x = _points(3, 5, 4, 2)
-    parts = [conv((3, 2), 1.2, 0.1), relu, conv((2, 2), strides=2, padding="CIRCULAR"), erf]
+    parts = [conv((3, 2), 1.2, 0.1), erf, conv((2, 2), strides=2, padding="CIRCULAR"), erf]
     for get in BOTH:
         without = serial(*parts, kernels.flatten(), dense()).kernel(x, get=get)
         _close(
@@ -476,13 +490,13 @@ def test_pooling_over_one_position_changes_nothing(x64) -> None:
             without,
             rounding=16,
         )
-        line = serial(conv(3), relu, kernels.flatten()).kernel(x[:, :, 0], get=get)
-        _close(serial(conv((3, 1)), relu, kernels.flatten()).kernel(x[:, :, :1], get=get), line, rounding=4)
+        line = serial(conv(3), erf, kernels.flatten()).kernel(x[:, :, 0], get=get)
+        _close(serial(conv((3, 1)), erf, kernels.flatten()).kernel(x[:, :, :1], get=get), line, rounding=4)
 
 
 def test_global_pooling_is_pooling_over_everything_and_forgets_shifts(x64) -> None:
     x = _points(3, 4, 6, 2)
-    parts = [conv((3, 2), 1.2, 0.1, padding="CIRCULAR"), relu, conv((2, 2), padding="CIRCULAR"), erf]
+    parts = [conv((3, 2), 1.2, 0.1, padding="CIRCULAR"), erf, conv((2, 2), padding="CIRCULAR"), erf]
     net = serial(*parts, kernels.global_average_pool(), dense())
     for get in BOTH:
         want = net.kernel(x, get=get)
@@ -569,6 +583,9 @@ def test_an_activation_of_raw_inputs_is_refused_when_used() -> None:
         (lambda: dense("1"), TypeError, "`w_std` must be a real number"),
         (lambda: dense(width=0), ValueError, "`width` must be at least 1"),
         (lambda: dense(width=2.0), TypeError, "`width` must be an int"),
+        (lambda: dense(width=np.bool_(True)), TypeError, "`width` must be an int"),
+        (lambda: dense(512), ValueError, "write `width=512`"),
+        (lambda: conv((3, 3), np.int64(64)), ValueError, "write `width=64`"),
         (lambda: dense(parameterization="mup"), ValueError, "`parameterization` must be"),
         (lambda: conv((3, 3), padding="FULL"), ValueError, "`padding` must be"),
         (lambda: conv((3, 3, 3)), ValueError, "one or two axes"),
@@ -608,6 +625,9 @@ IMAGES = serial(conv((3, 3), padding="VALID"), erf, kernels.flatten(), dense())
         (lambda: PLAIN.kernel(1.0), ValueError, r"must have shape \(\*batch, features\)"),
         (lambda: PLAIN.kernel(_points(2, 2), get="gp"), ValueError, "`get` must be"),
         (lambda: PLAIN.kernel(_points(2, 2), get=()), ValueError, "`get` must be"),
+        (lambda: PLAIN.kernel(_points(2, 2), get={"nngp"}), TypeError, "`get` must be"),
+        (lambda: PLAIN.kernel(_points(2, 2), get=None), TypeError, "`get` must be"),
+        (lambda: PLAIN.diagonal(_points(2, 2), get={"ntk": 1}), TypeError, "`get` must be"),
         (lambda: PLAIN.diagonal(np.array([[1.0, math.nan]])), ValueError, "`x` must be finite"),
         (lambda: IMAGES.kernel(_points(5, 2)), ValueError, "2 positions, channels"),
         (lambda: IMAGES.kernel(_points(3, 2, 5, 2)), ValueError, "must not exceed the input"),
@@ -622,6 +642,9 @@ IMAGES = serial(conv((3, 3), padding="VALID"), erf, kernels.flatten(), dense())
             "end with the same positions",
         ),
         (lambda: PLAIN.init(jax.random.key(0), 3), ValueError, "`width` must be given"),
+        (lambda: PLAIN.init(0, 3), TypeError, "`key` must be a random key"),
+        (lambda: PLAIN.init(jax.random.split(jax.random.key(0)), 3), ValueError, "a single random key"),
+        (lambda: dense(width=2).init(jax.random.key(0), 3, dtype=int), TypeError, "`dtype` must be"),
         (lambda: PLAIN.init(jax.random.key(0), (3, 4)), ValueError, "must have 1 axes"),
         (lambda: PLAIN.apply((), 2.0), ValueError, r"must have shape \(\*batch, features\)"),
     ],
@@ -629,3 +652,27 @@ IMAGES = serial(conv((3, 3), padding="VALID"), erf, kernels.flatten(), dense())
 def test_data_that_are_refused(no_typecheck, call, error, match) -> None:
     with pytest.raises(error, match=match):
         call()
+
+
+def test_parameters_of_another_net_are_refused() -> None:
+    key = jax.random.key(0)
+    net = serial(dense(width=5), erf, parallel(dense(width=2), dense(width=2)))
+    params = net.init(key, 3)
+    assert net.apply(params, np.ones((4, 3), np.float32)).shape == (4, 2)
+    image = conv((2, 2), width=3)
+    for call, match in (
+        (lambda: net.apply(params, np.ones((4, 7), np.float32)), r"weights of shape \(7, 5\)"),
+        (lambda: net.apply(params[:2], np.ones(3, np.float32)), "serial: `params` must be the 3 entries"),
+        (lambda: net.apply((*params[:2], params[0]), np.ones(3, np.float32)), "parallel: `params` must be the 2"),
+        (lambda: net.apply(((), *params[1:]), np.ones(3, np.float32)), "must be what `init`"),
+        (lambda: net.apply(params[0], np.ones(3, np.float32)), "got dict"),
+        (lambda: image.apply(dense(width=3).init(key, 2), np.ones((4, 4, 2), np.float32)), r"\(2, 2, 2, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
+
+
+def test_numbers_of_numpy_are_sizes() -> None:
+    net = serial(kernels.flatten(rank=np.int32(2)), dense(2, width=np.int64(4)))
+    params = net.init(jax.random.key(0), (3, 2, 1))
+    assert params[1]["weight"].shape == (6, 4)

@@ -199,7 +199,7 @@ def conv(
     *,
     strides: int | tuple[int, ...] | None = None,
     padding: str = "SAME",
-    width: int | None = None,
+    width: int | np.integer | None = None,
     parameterization: str = "ntk",
 ) -> AbstractNet:
     """A convolution over one or two position axes (not three), inputs `(*batch, *positions, channels)`.
@@ -216,8 +216,8 @@ def conv(
     - `strides`: steps between filters, 1 if `None`.
     - `padding`: beyond the edges `"SAME"` has zeros, `"CIRCULAR"` the other edge; `"VALID"` stays inside.
 
-    - **Raises**: as `dense`; `ValueError` for a filter of three axes or more, for one that is larger than the image under `"VALID"`, and for inputs of
-      another number of position axes.
+    - **Raises**: as `dense`; `ValueError` for a filter of three axes or more, for one larger than the image under
+      `"VALID"`, and for inputs of another number of position axes.
     - **Source**: Novak et al., arXiv:1810.05148, equation 7; Arora et al., arXiv:1904.11955, section 4.
     """
     sizes, steps = as_window("conv", "filter_shape", filter_shape, strides)
@@ -239,15 +239,15 @@ def average_pool(
     - `padding`: `"VALID"`, `"SAME"` or `"CIRCULAR"`, as in [`hamlayers.kernels.conv`][].
 
     - **Memory**: all pairs of positions are needed, `(n1, n2, *positions, *positions)`, back to the input.
-    - **Raises**: `ValueError` for a window of three axes or more, for one that is larger than the image under `"VALID"`, and for inputs of another
-      number of position axes.
+    - **Raises**: `ValueError` for a window of three axes or more, for one larger than the image under `"VALID"`,
+      and for inputs of another number of position axes.
     - **Source**: Novak et al., arXiv:1810.05148, section 3.2.
     """
     sizes, steps = as_window("average_pool", "window_shape", window_shape, window_shape if strides is None else strides)
     return AveragePool(sizes, steps, as_padding("average_pool", padding))
 
 
-def global_average_pool(*, rank: int | None = None) -> AbstractNet:
+def global_average_pool(*, rank: int | np.integer | None = None) -> AbstractNet:
     """The mean over all positions: `K' = mean_{s, t} K[s, t]`, and so for `Theta'`.
 
     **Arguments:**
@@ -261,7 +261,7 @@ def global_average_pool(*, rank: int | None = None) -> AbstractNet:
     return GlobalAveragePool(_as_rank("global_average_pool", rank))
 
 
-def flatten(*, rank: int | None = None) -> AbstractNet:
+def flatten(*, rank: int | np.integer | None = None) -> AbstractNet:
     """All positions and channels as features: `K' = mean_s K[s, s]`, and so for `Theta'`.
 
     **Arguments:**

@@ -61,7 +61,9 @@ class Weights(eqx.Module):
     width: int | None = eqx.field(static=True)
     parameterization: Parameterization = eqx.field(static=True)
 
-    def __init__(self, owner: str, w_std: ScalarLike, b_std: ScalarLike, width: int | None, parameterization: str):
+    def __init__(
+        self, owner: str, w_std: ScalarLike, b_std: ScalarLike, width: int | np.integer | None, parameterization: str
+    ):
         self.owner = owner
         if isinstance(w_std, (int, np.integer)) and w_std > 16:
             hint = f"write `width={w_std}` if a number of outputs is meant, else a float"
@@ -267,7 +269,7 @@ def dense(
     w_std: ScalarLike = 1.0,
     b_std: ScalarLike = 0.0,
     *,
-    width: int | None = None,
+    width: int | np.integer | None = None,
     parameterization: str = "ntk",
 ) -> AbstractNet:
     """A dense layer on the last axis, the same at every position of an image.
