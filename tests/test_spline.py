@@ -329,3 +329,13 @@ def test_spline_layer_settles_downhill() -> None:
     assert converged
     assert after <= before + 1e-5
     assert np.any(np.asarray(gradient) != 0)
+
+
+def test_double_precision_may_be_switched_on_after_the_first_use() -> None:
+    """Indices of 64 bits that jax had traced as 32 failed once x64 was on."""
+    spline = lg.Spline.fit("tanh", grid=7, interval=(-2.0, 2.0))
+    before = jax.jit(lambda x: spline(x))(jnp.linspace(-1, 1, 4, dtype=jnp.float32))
+    with jax.enable_x64(True):
+        after = jax.jit(lambda x: spline(x))(jnp.linspace(-1, 1, 4, dtype=jnp.float64))
+    assert after.dtype == jnp.float64
+    assert abs(float(before) - float(after)) < 1e-5
