@@ -21,7 +21,7 @@ def _points(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(4, None), (5, 3), (3, 5), (11, 7), (1, 50), (100, 2)])
+@pytest.mark.parametrize(("rows", "columns"), [(4, None), (5, 3), (100, 2)])
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_blocks_are_the_whole(rows, columns, symmetric) -> None:
     x1, x2 = _points(11, 3), None if symmetric else _points(7, 3, seed=1)

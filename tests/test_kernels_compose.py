@@ -93,7 +93,7 @@ def test_relu_on_the_sphere(x64) -> None:
     assert abs(float(got[1][0, -1])) < 2 * math.sqrt(2 * np.finfo(float).eps)
 
 
-@pytest.mark.parametrize("depth", [1, 4])
+@pytest.mark.parametrize("depth", [3])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_relu_with_he_initialisation_keeps_the_norm(depth, dtype) -> None:
     """On the diagonal `K = 2` and `Theta = 2 (depth + 1)` where `|x|^2 = d`: exact in the angle in float32 too."""
@@ -144,10 +144,6 @@ NETS = {
 IMAGE_NETS = {
     "positions": serial(conv((2, 2), 1.1, 0.2, strides=2), relu, conv((1, 1))),
     "pool": serial(conv((2, 2)), relu, kernels.average_pool((2, 1)), conv((1, 1)), kernels.flatten(), dense()),
-    "mixed": serial(
-        conv((2, 2), padding="CIRCULAR"),
-        parallel(serial(erf, kernels.global_average_pool(), dense()), serial(erf, kernels.flatten(), dense())),
-    ),
 }
 SHAPES = {**dict.fromkeys(NETS, (4,)), **dict.fromkeys(IMAGE_NETS, (4, 3, 2))}
 
@@ -165,7 +161,7 @@ def every_net(*quick: str, slow: tuple[str, ...] = ()) -> pytest.MarkDecorator:
     )
 
 
-@every_net("residual", "positions", slow=("product", "pool"))
+@every_net("residual", "positions", slow=("product",))
 def test_the_diagonal_symmetry_copies_and_single_precision(net, shape, x64) -> None:
     x = _points(5, *shape)
     x[3] = 2 * x[1]  # parallel, where the angle is 0
@@ -247,7 +243,7 @@ def test_kernels_of_images_are_positive_semidefinite(x) -> None:
 # --- derivatives ----------------------------------------------------------------------------------
 
 
-@every_net("residual", slow=("positions", "mixed"))
+@every_net("residual", slow=("positions",))
 def test_derivatives_by_inputs_and_by_the_numbers_of_the_net(net, shape, x64) -> None:
     x = jnp.asarray(_points(3, *shape))
     leaves, rest = eqx.partition(net, eqx.is_inexact_array)
@@ -371,14 +367,11 @@ FINITE_IMAGES = {
         kernels.flatten(),
         d(),
     ),
-    "positions of a pool": lambda p, d: serial(
-        _convs((2, 2), 1.3, 0.3, parameterization=p), relu, kernels.average_pool((2, 3)), d()
-    ),
 }
 
 
-QUICK = (("dense", "standard"), ("residual", "ntk"), ("circular, pool", "ntk"))
-SLOW = (("product with the inputs", "standard"), ("concat", "ntk"), ("positions of a pool", "standard"))
+QUICK = (("dense", "standard"),)
+SLOW = (("circular, pool", "ntk"), ("residual", "ntk"), ("product with the inputs", "standard"), ("concat", "ntk"))
 
 
 @pytest.mark.parametrize(
@@ -388,7 +381,7 @@ def test_finite_networks_on_average(name, parameterization) -> None:
     """With one activation on every path the mean over networks of *any* width is the limit: every width will do."""
     make = {**FINITE, **FINITE_IMAGES}[name]
     net = make(parameterization, _arms(parameterization, 6))
-    x = _points(3, *((4,) if name in FINITE else (5, 4, 2)), dtype=np.float32)
+    x = _points(2, *((4,) if name in FINITE else (4, 3, 2)), dtype=np.float32)
     draws = 1024
     for got, want in zip(_samples(net, x, draws), net.kernel(x, get=BOTH), strict=True):
         error = np.std(got, axis=0) / math.sqrt(draws)
@@ -406,13 +399,13 @@ def test_one_dimensional_convolutions_on_average() -> None:
         assert (np.abs(np.mean(got, axis=0) - want) <= 6 * np.std(got, axis=0) / 32).all()
 
 
-@pytest.mark.parametrize("layer", [erf], ids=["erf"])
-def test_wide_networks_approach_the_limit_as_one_over_the_root_of_the_width(layer) -> None:
+@pytest.mark.slow
+def test_wide_networks_approach_the_limit_as_one_over_the_root_of_the_width() -> None:
     x = _points(3, 4, dtype=np.float32)
     errors = []
-    for width in (32, 512):
+    for width in (16, 256):
         net = serial(
-            dense(1.3, 0.3, width=width), layer, dense(1.2, 0.2, width=width), layer, dense(1.1, 0.1, width=width // 8)
+            dense(1.3, 0.3, width=width), erf, dense(1.2, 0.2, width=width), erf, dense(1.1, 0.1, width=width // 8)
         )
         wide = _samples(net, x, 24)
         limits = net.kernel(x, get=BOTH)
@@ -421,7 +414,7 @@ def test_wide_networks_approach_the_limit_as_one_over_the_root_of_the_width(laye
     # 24 draws know a deviation to 15%; the widths are apart by 16, hence the errors by 4
     assert (errors[0] / errors[1] > 2).all()
     assert (errors[0] / errors[1] < 8).all()
-    assert (errors[1] < 0.1).all()
+    assert (errors[1] < 0.15).all()
 
 
 def test_the_activations_of_one_very_wide_layer() -> None:
@@ -448,11 +441,10 @@ def test_init_and_apply_shapes() -> None:
 # --- convolutions against other architectures -----------------------------------------------------
 
 
-@pytest.mark.parametrize("layer", [erf], ids=["erf"])
-def test_a_filter_of_one_position_is_a_dense_layer_there(x64, layer) -> None:
+def test_a_filter_of_one_position_is_a_dense_layer_there(x64) -> None:
     x1, x2 = _points(3, 4, 5, 2), _points(2, 4, 5, 2, seed=1)
-    narrow = serial(conv((1, 1), 1.4, 0.2), layer, conv((1, 1), 0.9, 0.1))
-    plain = serial(dense(1.4, 0.2), layer, dense(0.9, 0.1))
+    narrow = serial(conv((1, 1), 1.4, 0.2), erf, conv((1, 1), 0.9, 0.1))
+    plain = serial(dense(1.4, 0.2), erf, dense(0.9, 0.1))
     flat = serial(narrow, kernels.flatten())
     for at_positions, whole, get in zip(
         narrow.kernel(x1, x2, get=BOTH), flat.kernel(x1, x2, get=BOTH), BOTH, strict=True
@@ -464,8 +456,14 @@ def test_a_filter_of_one_position_is_a_dense_layer_there(x64, layer) -> None:
                 _close(at_positions[:, :, row, column], want, rounding=64)
         _close(whole, np.mean(at_positions, axis=(2, 3)), rounding=8)
     # and a dense layer between convolutions is one too
-    mixed = serial(conv((1, 1), 1.4, 0.2), layer, dense(0.9, 0.1))
+    mixed = serial(conv((1, 1), 1.4, 0.2), erf, dense(0.9, 0.1))
     _close(mixed.kernel(x1, x2, get="ntk"), narrow.kernel(x1, x2, get="ntk"), rounding=8)
+
+
+def _close_both(got: object, want: object, *, rounding: float) -> None:
+    """Both kernels: computed together, so that a net is compiled once."""
+    for one, other in zip(got, want, strict=True):
+        _close(one, other, rounding=rounding)
 
 
 def test_a_filter_over_the_whole_image_is_a_dense_layer(x64) -> None:
@@ -473,39 +471,34 @@ def test_a_filter_over_the_whole_image_is_a_dense_layer(x64) -> None:
     whole = serial(conv((4, 5), 1.4, 0.2, padding="VALID"), erf, kernels.flatten(), dense(0.9, 0.1))
     plain = serial(dense(1.4, 0.2), erf, dense(0.9, 0.1))
     first = serial(kernels.flatten(rank=2), plain)
-    for get in BOTH:
-        want = plain.kernel(x1.reshape(3, 40), x2.reshape(2, 40), get=get)
-        _close(whole.kernel(x1, x2, get=get), want, rounding=32)
-        _close(first.kernel(x1, x2, get=get), want, rounding=32)
+    want = plain.kernel(x1.reshape(3, 40), x2.reshape(2, 40), get=BOTH)
+    _close_both(whole.kernel(x1, x2, get=BOTH), want, rounding=32)
+    _close_both(first.kernel(x1, x2, get=BOTH), want, rounding=32)
 
 
 def test_pooling_over_one_position_changes_nothing(x64) -> None:
     """The same network with the covariances between all positions, and with those at equal positions alone."""
     x = _points(3, 5, 4, 2)
-    parts = [conv((3, 2), 1.2, 0.1), erf, conv((2, 2), strides=2, padding="CIRCULAR"), erf]
-    for get in BOTH:
-        without = serial(*parts, kernels.flatten(), dense()).kernel(x, get=get)
-        _close(
-            serial(*parts, kernels.average_pool(1 * (1, 1)), kernels.flatten(), dense()).kernel(x, get=get),
-            without,
-            rounding=16,
-        )
-        line = serial(conv(3), erf, kernels.flatten()).kernel(x[:, :, 0], get=get)
-        _close(serial(conv((3, 1)), erf, kernels.flatten()).kernel(x[:, :, :1], get=get), line, rounding=4)
+    parts = [conv((3, 2), 1.2, 0.1), erf, conv((2, 2), strides=2, padding="CIRCULAR")]
+    without = serial(*parts, kernels.flatten(), dense()).kernel(x, get=BOTH)
+    pooled = serial(*parts, kernels.average_pool((1, 1)), kernels.flatten(), dense())
+    _close_both(pooled.kernel(x, get=BOTH), without, rounding=16)
+    line = serial(conv(3), erf, kernels.flatten()).kernel(x[:, :, 0], get=BOTH)
+    image = serial(conv((3, 1)), erf, kernels.flatten()).kernel(x[:, :, :1], get=BOTH)
+    _close_both(image, line, rounding=4)
 
 
+@pytest.mark.slow
 def test_global_pooling_is_pooling_over_everything_and_forgets_shifts(x64) -> None:
     x = _points(3, 4, 6, 2)
-    parts = [conv((3, 2), 1.2, 0.1, padding="CIRCULAR"), erf, conv((2, 2), padding="CIRCULAR"), erf]
+    parts = [conv((3, 2), 1.2, 0.1, padding="CIRCULAR"), erf, conv((2, 2), padding="CIRCULAR")]
     net = serial(*parts, kernels.global_average_pool(), dense())
-    for get in BOTH:
-        want = net.kernel(x, get=get)
-        _close(
-            serial(*parts, kernels.average_pool((4, 6)), kernels.flatten(), dense()).kernel(x, get=get),
-            want,
-            rounding=16,
-        )
-        _close(net.kernel(x, np.roll(x, (1, 2), axis=(1, 2)), get=get), want, rounding=64)
+    want = net.kernel(x, get=BOTH)
+    _close_both(
+        serial(*parts, kernels.average_pool((4, 6)), kernels.flatten(), dense()).kernel(x, get=BOTH), want, rounding=16
+    )
+    # a common shift, so that the same compiled kernel serves: the covariances themselves do not change
+    _close_both(net.kernel(np.roll(x, (1, 2), axis=(1, 2)), get=BOTH), want, rounding=64)
 
 
 # --- composition ----------------------------------------------------------------------------------
