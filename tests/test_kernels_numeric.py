@@ -323,7 +323,8 @@ def test_series_is_not_cut_by_a_parity_that_may_change(x64: None) -> None:
     assert abs(float(shifted(0.9, 1.0, 1.0) - exact(0.9, 1.0, 1.0))) < 1e-8
 
 
-@hypothesis.given(seed=st.integers(0, 10_000), scale=st.floats(0.05, 1.5))
+@hypothesis.given(seed=st.integers(0, 10_000), largest=st.floats(0.01, 2.0))
+@hypothesis.example(seed=0, largest=2.0)
 @pytest.mark.parametrize(
     ("fn", "options"),
     [
@@ -333,12 +334,13 @@ def test_series_is_not_cut_by_a_parity_that_may_change(x64: None) -> None:
     ],
     ids=["hermite", "piecewise", "hinges"],
 )
-def test_kernels_are_positive_semidefinite(fn: Callable, options: dict, seed: int, scale: float) -> None:
+def test_kernels_are_positive_semidefinite(fn: Callable, options: dict, seed: int, largest: float) -> None:
     with jax.enable_x64(True):
         if (key := options["method"]) not in _DUALS:
             _DUALS[key] = from_function(fn, variances=(1e-2, 2.0), **options)
         dual = _DUALS[key]
-        x = scale * np.random.default_rng(seed).normal(size=(8, 3))
+        x = np.random.default_rng(seed).normal(size=(8, 3))
+        x *= np.sqrt(3 * largest / np.max(np.sum(x * x, axis=1)))  # within what the duals are made for
         x[1] = x[0]
         x[2] = -x[0]
         v = np.sum(x * x, axis=1) / 3
