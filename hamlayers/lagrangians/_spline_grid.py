@@ -168,7 +168,8 @@ def _chain(sign: float, pieces: Int[np.ndarray, "m"], grid: SplineGrid, basis: E
     second = np.sum(poly * power / ((order + 1) * (order + 2)), axis=-1) * (end * width)[:, None]
     moment = base[:, None] * first + moved
     weights = [np.maximum(w, 0).astype(np.float64) for w in (sign * first, second, moment)]
-    return Chain(sign, pieces, np.abs(end).astype(np.float64), *weights)
+    # int32 in every precision: indices of 64 bits that jax traced without x64 fail when x64 is switched on later
+    return Chain(sign, pieces.astype(np.int32), np.abs(end).astype(np.float64), *weights)
 
 
 def even_knots(low: float, high: float, pieces: int) -> Float[np.ndarray, "knots"]:

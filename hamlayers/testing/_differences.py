@@ -20,8 +20,8 @@ def differences(
     """The derivatives of `f` along the directions by central differences, and how far they may be off.
 
     The error is at most half of what the two one-sided differences disagree by (so that at a kink every value between
-    the two slopes is right), plus four times what the step of twice the size changes: that is what one-sided
-    differences beside a kink are off by.
+    the two slopes is right), plus twice what each of them changes for a step of twice the size: that is what they are
+    off by themselves.
     """
     offsets = jnp.asarray([-2.0, -1.0, 1.0, 2.0], point.dtype) * STEP
     points = point[None, None, :] + offsets[:, None, None] * directions[None]
@@ -29,8 +29,11 @@ def differences(
     here = f(point)[None, :]
     forward, backward = (values[2] - here) / STEP, (here - values[1]) / STEP
     centre = (forward + backward) / 2
-    wide = (values[3] - values[0]) / (4 * STEP)
-    return {"slope": centre, "error": jnp.abs(forward - backward) / 2 + 4 * jnp.abs(wide - centre)}
+    steeper = jnp.maximum(
+        jnp.abs((values[3] - here) / (2 * STEP) - forward), jnp.abs((here - values[0]) / (2 * STEP) - backward)
+    )
+    rounding = ROUNDINGS * eps_of(np.float64) * jnp.abs(centre)  # of the change itself, where the value is small
+    return {"slope": centre, "error": jnp.abs(forward - backward) / 2 + 2 * steeper + rounding}
 
 
 def difference_tolerance(
@@ -40,4 +43,4 @@ def difference_tolerance(
     return error * (1 + 1e-6) + ROUNDINGS * eps_of(np.float64) * scale / STEP + 1e-200
 
 
-DIFFERENCES = "half the disagreement of one-sided differences, plus what twice the step changes, plus rounding"
+DIFFERENCES = "half the disagreement of one-sided differences, plus twice what they change for twice the step, plus rounding"
