@@ -23,14 +23,15 @@ from ._law import (
     double,
     eps_of,
     floor_of,
+    inspect,
     kind,
     raise_violation,
     search,
 )
-from ._values import arrays, kinks_of, numbers
+from ._values import arrays, extreme_arrays, kinks_of, numbers
 
 
-DTYPES = ("float16", "bfloat16", "float32", "float64")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 UNIT = ROUNDINGS * 2.0**-52
 TINY = 1e-200
 CALL, ENERGY, ACTIVATION = "L(x)", "L.energy(x)", "L.activation(x)"
@@ -112,7 +113,8 @@ def check_lagrangian(
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"check_lagrangian: `dtype` must be a real floating-point dtype, got {dtype!r}.")
     top = float(jnp.finfo(dtype).max) / 2 if largest is None else float(largest)
-    options = {"examples": examples, "seed": seed, "context": f"L = {lagrangian!r}"}
+    context = f"L = {lagrangian!r}"
+    options = {"examples": examples, "seed": seed, "context": context}
     with jax.enable_x64(True):
         _check_shapes_and_dtypes(owner, lagrangian, shape)
         exact = double(lagrangian)
@@ -129,7 +131,9 @@ def check_lagrangian(
             if judge is not None:
                 search(owner, examples_of, judge, **options)
         wide = arrays(shape, numbers(dtype, special=kinks_of(lagrangian, 8), largest=top), dtype)
-        search(owner, st.fixed_dictionaries({"x": wide}), _precision_judge(owner, lagrangian, exact, dtype), **options)
+        precise = _precision_judge(owner, lagrangian, exact, dtype)
+        inspect(owner, ({"x": x} for x in extreme_arrays(shape, dtype, top)), precise, context=context)
+        search(owner, st.fixed_dictionaries({"x": wide}), precise, **options)
         _check_transformations(owner, lagrangian, shape, dtype)
 
 
@@ -181,19 +185,24 @@ def _scales(x: np.ndarray, found: Facts) -> tuple[float, np.ndarray]:
     """What rounding costs in a sum of `x g` and the value, and in each activation, in units of eps."""
     products = float(np.sum(np.abs(x * found["activation"])))
     value = products + abs(float(found["value"])) + abs(float(found["energy"])) + float(np.max(found["moved"][:2]))
+    value += float(np.max(found["unit"][:2]))
     with np.errstate(all="ignore"):
         by_state = (np.abs(found["jacobian"]) @ np.abs(x.reshape(-1))).reshape(x.shape)
-    return value, np.abs(found["activation"]) + by_state + found["moved"][2:].reshape(x.shape)
+    return value, np.abs(found["activation"]) + by_state + (found["moved"][2:] + np.max(found["unit"][2:])).reshape(
+        x.shape
+    )
 
 
-ARGUMENTS = "32 eps times what rounding state and parameters would change"
+ARGUMENTS = "32 eps times what rounding state and parameters would change, or a state of size 1 has"
 
 
 def _first_laws(x: np.ndarray, found: Facts) -> Iterator[Comparison]:
     value_scale, scale = _scales(x, found)
     g, slope, error = found["activation"], found["slope"], found["error"]
     n = x.size
-    yield Comparison("gradient", f"{ACTIVATION} is the gradient of L", g, found["gradient"], UNIT * scale + TINY, ARGUMENTS)
+    yield Comparison(
+        "gradient", f"{ACTIVATION} is the gradient of L", g, found["gradient"], UNIT * scale + TINY, ARGUMENTS
+    )
     tolerance = difference_tolerance(error[:, 0], value_scale).reshape(x.shape)
     statement = f"{ACTIVATION} is the derivative of L by finite differences"
     yield Comparison("differences", statement, g, slope[:, 0].reshape(x.shape), tolerance, DIFFERENCES)
@@ -239,7 +248,8 @@ def _second_judge(owner: str, lagrangian: Any, shape: tuple[int, ...]) -> Callab
         if not np.isfinite(jacobian).all() or not np.isfinite(found["change"]).all():
             return
         n = hessian.shape[0]
-        largest = max(np.max(np.abs(hessian), initial=0.0), np.max(np.abs(jacobian), initial=0.0))
+        sizes = [np.max(np.abs(a)) for a in (hessian, jacobian, np.nan_to_num(found["origin"], posinf=0))]
+        largest = max(sizes)
         rounding = UNIT * (largest + np.max(found["change"]) / facts.NEAR) + TINY
         because = "what the Hessian changes within 2^-20 of the state, plus rounding"
         tolerance = found["change"] + rounding
@@ -285,14 +295,20 @@ def _conjugate_judge(
         g, other, value, energy = found["activation"], found["other"], found["value"], found["energy"]
         if not all(np.isfinite(a).all() for a in (g, other, value, energy)):
             return
-        scale = np.sum(np.abs(x * g)) + abs(value) + abs(energy) + abs(np.nan_to_num(found["conjugate"], posinf=0))
+        scale = (
+            found["unit"]
+            + np.sum(np.abs(x * g))
+            + abs(value)
+            + abs(energy)
+            + abs(np.nan_to_num(found["conjugate"], posinf=0))
+        )
         because = "32 n eps (sum |x g| + |L| + |E| + |L*|), plus what 16 eps of g change in L*"
         tolerance = UNIT * x.size * scale + found["spread"] + TINY
         statement = "L.conjugate(g) = L.energy(x) at g = L.activation(x)"
         yield Comparison("conjugate", statement, found["conjugate"], energy, tolerance, because)
         if _is_convex(lagrangian):
             pairing, far = np.sum(x * other), found["conjugate of other"]
-            scale = np.sum(np.abs(x * other)) + abs(value) + abs(np.nan_to_num(far, posinf=0))
+            scale = found["unit"] + np.sum(np.abs(x * other)) + abs(value) + abs(np.nan_to_num(far, posinf=0))
             tolerance = UNIT * x.size * scale + found["spread of other"] + TINY
             statement = "L(x) + L.conjugate(g') >= <x, g'> at g' = L.activation(y)"
             yield Comparison("Fenchel-Young", statement, value + far, pairing, tolerance, because, "at least")
@@ -355,8 +371,12 @@ def _precision_judge(
         for name, label in labels.items():
             with np.errstate(all="ignore"):
                 fits = np.isfinite(truth[name]) & (scales[name] < representable)
-                tolerance = np.where(fits, unit * np.asarray(scales[name]) * (1 if np.ndim(x) == 0 else 2) + floor, np.inf)
-            yield Comparison("precision", f"{label} is that in double precision", got[name], truth[name], tolerance, because)
+                tolerance = np.where(
+                    fits, unit * np.asarray(scales[name]) * (1 if np.ndim(x) == 0 else 2) + floor, np.inf
+                )
+            yield Comparison(
+                "precision", f"{label} is that in double precision", got[name], truth[name], tolerance, because
+            )
 
     return judge
 

@@ -23,10 +23,11 @@ from ._law import (
     double,
     eps_of,
     floor_of,
+    inspect,
     kind,
     search,
 )
-from ._values import arrays, kinks_of, numbers
+from ._values import arrays, extreme_arrays, kinks_of, numbers
 
 
 UNIT = ROUNDINGS * 2.0**-52
@@ -92,7 +93,11 @@ def check_network(
         if len(network.names) > 1:
             search(owner, st.fixed_dictionaries({"x": single}), _completion_judge(owner, exact), **options)
         wide = _states(network, dtype, bound=4, largest=largest)
-        search(owner, st.fixed_dictionaries({"x": wide}), _precision_judge(owner, network, exact, dtype), **options)
+        precise = _precision_judge(owner, network, exact, dtype)
+        each = [extreme_arrays(network.layers[name].shape, dtype, largest) for name in network.names]
+        extremes = ({"x": dict(zip(network.names, x, strict=True))} for x in zip(*each, strict=True))
+        inspect(owner, extremes, precise, context=options["context"])
+        search(owner, st.fixed_dictionaries({"x": wide}), precise, **options)
         if all(layer.lagrangian.convex for layer in network.layers.values()):
             check_solvers(owner, exact, single, integrate, settle, **options)
 
@@ -175,7 +180,9 @@ def _current_laws(found: Facts) -> Iterator[Comparison]:
     largest = np.max(np.abs(drive)) + float(found["connection scale"])
     rounding, because = UNIT * (np.abs(drive) + np.abs(x) + largest) + TINY, "32 eps (|I| + |x| + the largest)"
     yield Comparison("force", "the force is I_i - x_i", force, drive - x, rounding, because)
-    yield Comparison("velocity", "the velocity is force / tau_i", found["velocity"], force / tau, rounding / tau, because)
+    yield Comparison(
+        "velocity", "the velocity is force / tau_i", found["velocity"], force / tau, rounding / tau, because
+    )
 
 
 def _descent_laws(found: Facts, convex: bool) -> Iterator[Comparison]:
@@ -196,10 +203,14 @@ def _descent_laws(found: Facts, convex: bool) -> Iterator[Comparison]:
     tolerance = UNIT * (np.sum(found["layer scale"]) + connection + np.abs(energies))
     statement = "jax.vmap gives the energy of a loop"
     # the second state has a rounding error of its own, of the size of its energy's terms
-    tolerance = np.stack([tolerance[0], 64 * UNIT * (1 + np.sum(np.abs(found["other force"])) ** 2 + tolerance[1] / UNIT)])
+    tolerance = np.stack(
+        [tolerance[0], 64 * UNIT * (1 + np.sum(np.abs(found["other force"])) ** 2 + tolerance[1] / UNIT)]
+    )
     yield Comparison("batch", statement, found["batch energy"], energies, tolerance, "rounding")
     tolerance = 64 * UNIT * (1 + np.max(np.abs(forces)) + connection)
-    yield Comparison("batch", "jax.vmap gives the forces of a loop", found["batch force"], forces, tolerance, "rounding")
+    yield Comparison(
+        "batch", "jax.vmap gives the forces of a loop", found["batch force"], forces, tolerance, "rounding"
+    )
 
 
 def _completion_judge(owner: str, network: Any) -> Callable[[Any], Iterator[Comparison]]:
@@ -222,9 +233,7 @@ def _completion_judge(owner: str, network: Any) -> Callable[[Any], Iterator[Comp
     return judge
 
 
-def _precision_judge(
-    owner: str, network: Any, exact: Any, dtype: DTypeLike
-) -> Callable[[Any], Iterator[Comparison]]:
+def _precision_judge(owner: str, network: Any, exact: Any, dtype: DTypeLike) -> Callable[[Any], Iterator[Comparison]]:
     evaluate = compiled(owner, "finite", facts.energy_and_force)
     representable, unit, floor = float(jnp.finfo(dtype).max) / 4, ROUNDINGS * eps_of(dtype), floor_of(dtype)
 
@@ -241,7 +250,9 @@ def _precision_judge(
         # an error of the activations costs the force, which is what the energy changes by them
         tolerance = unit * sizes.size * (true["scale"] + _sensitivity(exact, x, true["force"], sizes)) + floor
         because = f"32 n eps of {jnp.dtype(dtype).name} times the magnitudes of the terms, and what rounding x changes"
-        yield Comparison("precision", "the energy is that in double precision", energy, true["energy"], tolerance, because)
+        yield Comparison(
+            "precision", "the energy is that in double precision", energy, true["energy"], tolerance, because
+        )
 
     return judge
 

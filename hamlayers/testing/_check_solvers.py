@@ -84,18 +84,25 @@ def _integrate_judge(owner: str, network: Any, integrate: Solver) -> Judge:
         )
         rows = _rows(network, trajectory.states)
         found = along(network, trajectory.states)
-        finite = np.isfinite(rows).all(axis=1) & np.isfinite(found["energies"]) & np.isfinite(found["gradients"]).all(axis=1)
+        finite = (
+            np.isfinite(rows).all(axis=1) & np.isfinite(found["energies"]) & np.isfinite(found["gradients"]).all(axis=1)
+        )
         count = int(np.argmin(finite)) if not finite.all() else finite.size
         if count < 2:
             return
-        rows, energies, gradients, scale = (a[:count] for a in (rows, *(found[k] for k in ("energies", "gradients", "scale"))))
+        rows, energies, gradients, scale = (
+            a[:count] for a in (rows, *(found[k] for k in ("energies", "gradients", "scale")))
+        )
         start = rows[0]
         moving = np.where(held, 0.0, speed(network, state)["velocity"])
         later = dict(state) | _unflat(network, start + first * moving)
         change = np.abs(np.where(held, 0.0, speed(network, later)["velocity"]) - moving)
         step = ALLOWED * (ATOL + RTOL * np.abs(start) + RTOL * first * np.abs(moving)) + first * change
         yield Comparison(
-            "integrate: clamp", "neurons that are held do not move", np.where(held, rows, start), np.broadcast_to(start, rows.shape)
+            "integrate: clamp",
+            "neurons that are held do not move",
+            np.where(held, rows, start),
+            np.broadcast_to(start, rows.shape),
         )
         yield Comparison(
             "integrate: dynamics", f"x({first:g}) = x(0) + {first:g} v", rows[1], start + first * moving, step,
@@ -145,7 +152,10 @@ def _settle_judge(owner: str, network: Any, settle: Solver) -> Judge:
             return
         rows, energies, scale = rows[:count], found["energies"][:count], found["scale"][:count]
         yield Comparison(
-            "settle: clamp", "neurons that are held do not move", np.where(held, rows, rows[0]), np.broadcast_to(rows[0], rows.shape)
+            "settle: clamp",
+            "neurons that are held do not move",
+            np.where(held, rows, rows[0]),
+            np.broadcast_to(rows[0], rows.shape),
         )
         because = "32 eps times the magnitudes of the terms"
         yield Comparison(

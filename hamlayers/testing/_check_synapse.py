@@ -25,11 +25,12 @@ from ._law import (
     double,
     eps_of,
     floor_of,
+    inspect,
     kind,
     raise_violation,
     search,
 )
-from ._values import arrays, kinks_of, numbers
+from ._values import arrays, extreme_arrays, kinks_of, numbers
 
 
 UNIT = ROUNDINGS * 2.0**-52
@@ -76,7 +77,8 @@ def check_synapse(
     bend = sy.curvature_of(synapse) if curvature is None else curvature
     if bend not in ("multilinear", "concave", "unknown"):
         raise ValueError(f'{owner}: `curvature` must be "multilinear", "concave" or "unknown", got {bend!r}.')
-    options = {"examples": examples, "seed": seed, "context": f"synapse = {synapse!r}"}
+    context = f"synapse = {synapse!r}"
+    options = {"examples": examples, "seed": seed, "context": context}
     with jax.enable_x64(True):
         _check_shapes_and_dtypes(owner, synapse, sizes)
         exact, special = double(synapse), kinks_of(synapse, 8)
@@ -86,7 +88,10 @@ def check_synapse(
         if any(eqx.is_inexact_array(leaf) and leaf.size for leaf in jax.tree.leaves(synapse)):
             search(owner, st.fixed_dictionaries({"g": ordinary}), _parameter_judge(owner, exact), **options)
         wide = _activations(sizes, numbers(dtype, bound=4, special=special, largest=largest), dtype)
-        search(owner, st.fixed_dictionaries({"g": wide}), _precision_judge(owner, synapse, exact, dtype), **options)
+        precise = _precision_judge(owner, synapse, exact, dtype)
+        extremes = zip(*(extreme_arrays(size, dtype, largest) for size in sizes), strict=True)
+        inspect(owner, ({"g": list(g)} for g in extremes), precise, context=context)
+        search(owner, st.fixed_dictionaries({"g": wide}), precise, **options)
         _check_transformations(owner, synapse, sizes, dtype)
 
 
@@ -122,7 +127,9 @@ def _check_shapes_and_dtypes(owner: str, synapse: Any, shapes: Shapes) -> None:
                 f'{owner}: the law "{law}" is broken: {name} activations of shapes {shapes} fail: {error}'
             ) from error
         if shape != ():
-            raise AssertionError(f'{owner}: the law "shapes" is broken: the energy must be a scalar, got shape {shape}.')
+            raise AssertionError(
+                f'{owner}: the law "shapes" is broken: the energy must be a scalar, got shape {shape}.'
+            )
         allowed = (name,) if name in ("float32", "float64") else (name, "float32")
         if dtype.name not in allowed:
             raise AssertionError(
@@ -249,12 +256,11 @@ def _parameter_judge(owner: str, synapse: Any) -> Callable[[Any], Iterator[Compa
 
 def _in_dtype(synapse: Any, g: list[FloatArray]) -> dict[str, FloatArray]:
     energy, gradient = jax.value_and_grad(lambda a: synapse(*a))(g)
-    return {"energy": energy, "gradient": ravel_pytree(gradient)[0], "moved": _moved(synapse, g)}
+    unit = jnp.abs(synapse(*(jnp.ones_like(a) for a in g)))
+    return {"energy": energy, "gradient": ravel_pytree(gradient)[0], "moved": _moved(synapse, g), "unit": unit}
 
 
-def _precision_judge(
-    owner: str, synapse: Any, exact: Any, dtype: DTypeLike
-) -> Callable[[Any], Iterator[Comparison]]:
+def _precision_judge(owner: str, synapse: Any, exact: Any, dtype: DTypeLike) -> Callable[[Any], Iterator[Comparison]]:
     evaluate = compiled(owner, "finite", _in_dtype)
 
     def judge(example: Any) -> Iterator[Comparison]:
@@ -263,7 +269,7 @@ def _precision_judge(
         true = evaluate(exact, [jnp.asarray(a, np.float64) for a in g])
         sizes = np.concatenate([np.asarray(a, np.float64).reshape(-1) for a in g])
         with np.errstate(all="ignore"):
-            scale = abs(true["energy"]) + np.sum(np.abs(sizes * true["gradient"])) + true["moved"]
+            scale = abs(true["energy"]) + np.sum(np.abs(sizes * true["gradient"])) + true["moved"] + true["unit"]
         if not scale < float(jnp.finfo(dtype).max) / 4:
             return
         got = np.asarray(raw["energy"], np.float64)

@@ -43,4 +43,6 @@ def difference_tolerance(
     return error * (1 + 1e-6) + ROUNDINGS * eps_of(np.float64) * scale / STEP + 1e-200
 
 
-DIFFERENCES = "half the disagreement of one-sided differences, plus twice what they change for twice the step, plus rounding"
+DIFFERENCES = (
+    "half the disagreement of one-sided differences, plus twice what they change for twice the step, plus rounding"
+)

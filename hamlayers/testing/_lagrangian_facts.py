@@ -28,6 +28,12 @@ def _together(lagrangian: Any, x: FloatArray) -> Float[Array, " m"]:
     return jnp.concatenate([jnp.stack([value, energy]), lagrangian.activation(x).reshape(-1)])
 
 
+def _unit(lagrangian: Any, x: FloatArray) -> Float[Array, " m"]:
+    """The magnitudes of value, energy and activation at states of size 0 and 1: absolute errors of their rounding pass."""
+    signs = jnp.asarray([1.0, 0.0, -1.0], x.dtype)
+    return jnp.max(jnp.abs(jax.lax.map(lambda sign: _together(lagrangian, jnp.full_like(x, sign)), signs)), axis=0)
+
+
 def _by_parameters(lagrangian: Any, x: FloatArray) -> tuple[Float[Array, " p"], Any]:
     """The parameters as one vector, and `_together` as a function of it."""
     parameters, rest = eqx.partition(lagrangian, eqx.is_inexact_array)
@@ -54,6 +60,7 @@ def first_order(lagrangian: Any, x: FloatArray, y: FloatArray) -> Computed:
         "error": found["error"],
         "moved": jnp.zeros(2 + flat.size, x.dtype) if moved is None else moved,
         "value at zero": lagrangian(jnp.zeros_like(x)),
+        "unit": _unit(lagrangian, x),
         "value of other": lagrangian(y),
         "activation of other": lagrangian.activation(y),
         "between": jax.lax.map(lambda t: lagrangian((1 - t) * x + t * y), shares),
@@ -66,9 +73,9 @@ def second_order(lagrangian: Any, x: FloatArray) -> Computed:
     flat = x.reshape(-1)
     step = NEAR * jnp.maximum(1, jnp.abs(flat))
     hessian = jax.hessian(lambda v: lagrangian(v.reshape(x.shape)))
-    at, front, back = jax.lax.map(hessian, jnp.stack([flat, flat + step, flat - step]))
+    at, front, back, origin = jax.lax.map(hessian, jnp.stack([flat, flat + step, flat - step, jnp.zeros_like(flat)]))
     jacobian = jax.jacrev(lambda v: lagrangian.activation(v.reshape(x.shape)).reshape(-1))(flat)
-    return {"hessian": at, "change": jnp.abs(front - back), "jacobian": jacobian}
+    return {"hessian": at, "change": jnp.abs(front - back), "jacobian": jacobian, "origin": jnp.abs(origin)}
 
 
 def conjugates(lagrangian: Any, x: FloatArray, y: FloatArray) -> Computed:
@@ -78,6 +85,7 @@ def conjugates(lagrangian: Any, x: FloatArray, y: FloatArray) -> Computed:
     points = jnp.stack([g, g * (1 + near), g * (1 - near), other, other * (1 + near), other * (1 - near)])
     found = jax.lax.map(lagrangian.conjugate, points)
     return {
+        "unit": jnp.max(_unit(lagrangian, x)[:2]),
         "value": lagrangian(x),
         "energy": lagrangian.energy(x),
         "activation": g,
@@ -128,4 +136,5 @@ def exact(lagrangian: Any, x: FloatArray) -> Computed:
         **in_dtype(lagrangian, x),
         "moved": jnp.zeros(2 + x.size, x.dtype) if moved is None else moved,
         "value at zero": lagrangian(jnp.zeros_like(x)),
+        "unit": _unit(lagrangian, x),
     }

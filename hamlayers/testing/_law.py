@@ -91,6 +91,14 @@ def search(
         raise_violation(owner, violation, smallest, context)
 
 
+def inspect(owner: str, examples: Iterable[Any], judge: Judge, *, context: str = "") -> None:
+    """Judge given examples, the first of which that violates a law is told."""
+    for example in examples:
+        violation = first_violation(judge(example))
+        if violation is not None:
+            raise_violation(owner, violation, example, context)
+
+
 def raise_violation(owner: str, violation: Comparison, example: Any, context: str = "") -> None:
     """Tell which law is broken, where, and by how much."""
     ratios = np.atleast_1d(violation.ratios())

@@ -27,7 +27,7 @@ def _layer_energy(layer: Any, x: FloatArray) -> Scalar:
 def _layer_scale(layer: Any, x: FloatArray) -> Scalar:
     shifted = x if layer.bias is None else x - layer.bias.astype(x.dtype)
     g = layer.lagrangian.activation(shifted)
-    spread = jnp.sum(jnp.abs(x * g)) + jnp.sum(jnp.abs(shifted * g))
+    spread = jnp.sum(jnp.abs(x * g)) + jnp.sum(jnp.abs(shifted * g)) + jnp.abs(layer.lagrangian(jnp.ones_like(x)))
     return spread + jnp.abs(layer.lagrangian(shifted)) + jnp.abs(layer.lagrangian.energy(shifted))
 
 
@@ -114,8 +114,7 @@ def energy_and_force(network: Any, x: State) -> dict[str, FloatArray]:
     return {
         "energy": network.energy(x),
         "force": flat(network, network.force(x)),
-        "scale": jnp.sum(jnp.stack(layers))
-        + _absolute(_connection_energies(network, network.activations(x)), x),
+        "scale": jnp.sum(jnp.stack(layers)) + _absolute(_connection_energies(network, network.activations(x)), x),
     }
 
 

@@ -11,6 +11,7 @@ from .. import lagrangians as lg
 from .._layer import Layer
 from .._network import HAM
 from ._parts import layers, synapses
+from ._values import Draw
 
 
 NAMES = ("a", "b", "c", "d")
@@ -41,7 +42,7 @@ def networks(
         raise ValueError(f"networks: `max_layers` must be an int from 1 to {len(NAMES)}, got {max_layers!r}.")
 
     @st.composite
-    def build(draw: st.DrawFn) -> HAM:
+    def build(draw: Draw) -> HAM:
         count = draw(st.integers(1, max_layers))
         parts = {name: draw(layers(kinds=kinds, dtype=dtype)) for name in NAMES[:count]}
         found: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from jaxtyping import Array, DTypeLike, Float
 from .. import lagrangians as lg, synapses as sy
 from .._checks import as_shape
 from .._layer import Layer
-from ._values import arrays, eighths, positive
+from ._values import Draw, arrays, eighths, positive
 
 
 Shape = tuple[int, ...]
@@ -41,20 +41,20 @@ def _nonnegative(shape: Shape) -> st.SearchStrategy[np.ndarray]:
 
 
 @st.composite
-def _splines(draw: st.DrawFn) -> lg.Spline:
+def _splines(draw: Draw) -> lg.Spline:
     degree, grid = draw(st.sampled_from([1, 3, 2, 4, 5])), draw(st.integers(5, 7))
     count = grid + 2 if degree == 1 else grid + degree - 1
     return lg.Spline(draw(_nonnegative((count,))), offset=draw(eighths(1)), degree=degree, grid=grid, interval=(-2, 2))
 
 
 @st.composite
-def _relu_bases(draw: st.DrawFn) -> lg.ReLUBasis:
+def _relu_bases(draw: Draw) -> lg.ReLUBasis:
     count = draw(st.integers(1, 4))
     return lg.ReLUBasis(draw(arrays((count,), eighths(2))), draw(_nonnegative((count,))))
 
 
 @st.composite
-def _grouped(draw: st.DrawFn, shape: Shape) -> lg.Grouped:
+def _grouped(draw: Draw, shape: Shape) -> lg.Grouped:
     parts = draw(st.sampled_from([k for k in (1, 2, 3) if shape[-1] % k == 0]))
     part = (*shape[:-1], shape[-1] // parts)
     simple = [kind for kind in _lagrangian_builders(part) if kind not in (lg.Grouped, lg.FromActivation)]
@@ -132,7 +132,7 @@ def layers(
     shapes = st.sampled_from(SHAPES) if shape is None else st.just(as_shape("layers", "shape", shape))
 
     @st.composite
-    def build(draw: st.DrawFn) -> Layer:
+    def build(draw: Draw) -> Layer:
         size = draw(shapes)
         lagrangian = draw(lagrangians(size, kinds=kinds, dtype=dtype))
         bias = draw(st.one_of(st.none(), arrays(size, eighths(2))))
@@ -199,5 +199,3 @@ def _cast(part: Any, dtype: np.dtype) -> Any:
         raise ValueError("float64 parameters need `jax.config.update('jax_enable_x64', True)`.")
     is_float = lambda leaf: isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)  # noqa: E731
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if is_float(leaf) else leaf, part)
-
-

@@ -1,7 +1,7 @@
 """Strategies for numbers, arrays and states: short decimals first, then what breaks floating-point code."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import hypothesis.strategies as st
 import jax
@@ -13,6 +13,9 @@ from .._checks import as_shape
 from .._layer import Layer
 from .._network import HAM
 
+
+Draw: TypeAlias = Callable[[st.SearchStrategy[Any]], Any]
+"""`hypothesis.strategies.DrawFn`, which run-time type checkers cannot check."""
 
 KINKS = 16
 """At most so many parameters of a layer are offered as states."""
@@ -41,11 +44,25 @@ def numbers(
     if special:
         branches.append(st.sampled_from([sign * value for value in special for sign in (1, -1)]))
     if largest is not None:
-        tiny = float(info.tiny)
-        sizes = [size for size in (20.0, 1e2, 1e4, largest) if size <= largest]
-        both = [sign * size for size in [*sizes, tiny, tiny / 4, float(info.eps)] for sign in (1.0, -1.0)]
-        branches.append(st.sampled_from([-0.0, *both]))
+        branches.append(st.sampled_from([-0.0, *extremes_of(dtype, largest), float(info.eps)]))
     return st.one_of(branches)
+
+
+def extremes_of(dtype: DTypeLike, largest: float) -> list[float]:
+    """Large, and normal and subnormal small numbers of both signs."""
+    sizes = [size for size in (20.0, 1e2, 1e4, largest) if size <= largest]
+    tiny = float(jnp.finfo(dtype).tiny)
+    return [sign * size for size in [*sizes, tiny, tiny / 4] for sign in (1.0, -1.0)]
+
+
+def extreme_arrays(shape: tuple[int, ...], dtype: DTypeLike, largest: float) -> list[np.ndarray]:
+    """States with one neuron, or all, at each extreme."""
+    found = []
+    for value in extremes_of(dtype, largest):
+        alone = np.zeros(shape, dtype)
+        alone.reshape(-1)[0] = value
+        found += [alone, np.full(shape, value, dtype)]
+    return found
 
 
 def arrays(
@@ -84,7 +101,9 @@ def states(
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"states: `dtype` must be a real floating-point dtype, got {dtype!r}.")
     if isinstance(like, HAM):
-        layers = {name: states(layer, dtype=dtype, bound=bound, extremes=extremes) for name, layer in like.layers.items()}
+        layers = {
+            name: states(layer, dtype=dtype, bound=bound, extremes=extremes) for name, layer in like.layers.items()
+        }
         return st.fixed_dictionaries(layers)
     largest = float(jnp.finfo(dtype).max) / 2 if extremes else None
     if isinstance(like, Layer):
