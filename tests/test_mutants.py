@@ -165,8 +165,14 @@ def _wiggling_integral(x: jax.Array) -> jax.Array:
 LAGRANGIANS: dict[str, tuple[str, Callable[[], Any]]] = {
     "activation of the wrong sign": ("gradient", lambda: _with(activation=lambda s, x: -jnp.tanh(s._beta(x) * x))),
     "activation without beta": ("gradient", lambda: _with(activation=lambda s, x: jnp.tanh(x))),
-    "value without the factor 1 / beta": ("gradient", lambda: _with(__call__=lambda s, x: jnp.sum(_log_cosh(s._beta(x) * x)))),
-    "clipped activation": ("gradient", lambda: _with(activation=lambda s, x: jnp.clip(jnp.tanh(s._beta(x) * x), -0.9, 0.9))),
+    "value without the factor 1 / beta": (
+        "gradient",
+        lambda: _with(__call__=lambda s, x: jnp.sum(_log_cosh(s._beta(x) * x))),
+    ),
+    "clipped activation": (
+        "gradient",
+        lambda: _with(activation=lambda s, x: jnp.clip(jnp.tanh(s._beta(x) * x), -0.9, 0.9)),
+    ),
     "activation of another function": ("gradient", lambda: _with(activation=lambda s, x: jax.lax.erf(s._beta(x) * x))),
     "norm over all tokens (energy-transformer-jax)": ("gradient", _Norm),
     "derivative of the value hidden and wrong": (
@@ -211,32 +217,49 @@ LAGRANGIANS: dict[str, tuple[str, Callable[[], Any]]] = {
         "parameter gradients",
         lambda: _with(_beta=lambda s, x: jax.lax.stop_gradient(s.beta).astype(x.dtype)),
     ),
-    "naive log cosh (hamux)": ("finite", lambda: _with(__call__=lambda s, x: jnp.sum(jnp.log(jnp.cosh(s._beta(x) * x))) / s._beta(x))),
+    "naive log cosh (hamux)": (
+        "finite",
+        lambda: _with(__call__=lambda s, x: jnp.sum(jnp.log(jnp.cosh(s._beta(x) * x))) / s._beta(x)),
+    ),
     "naive log(1 + exp) (hamux)": ("finite", lambda: _elementwise(lambda x: jnp.log(1 + jnp.exp(x)), jax.nn.sigmoid)),
     "activation rounded to half precision in float32": (
         "precision",
-        lambda: _with(
-            activation=lambda s, x: _rounded(jnp.tanh(s._beta(x) * x))
-        ),
+        lambda: _with(activation=lambda s, x: _rounded(jnp.tanh(s._beta(x) * x))),
     ),
     "rounded to half precision": (
         "differences",
         lambda: _with(__call__=lambda s, x: jax.lax.reduce_precision(_Right.__call__(s, x), 8, 10)),
     ),
-    "value in float32 whatever the state": ("dtypes", lambda: _with(__call__=lambda s, x: _Right.__call__(s, x).astype(np.float32))),
+    "value in float32 whatever the state": (
+        "dtypes",
+        lambda: _with(__call__=lambda s, x: _Right.__call__(s, x).astype(np.float32)),
+    ),
     "half-width states promoted": (
         "dtypes",
-        lambda: _with(activation=lambda s, x: jnp.tanh(jnp.promote_types(x.dtype, np.float32).type(2) * x.astype(jnp.promote_types(x.dtype, np.float32)))),
+        lambda: _with(
+            activation=lambda s, x: jnp.tanh(
+                jnp.promote_types(x.dtype, np.float32).type(2) * x.astype(jnp.promote_types(x.dtype, np.float32))
+            )
+        ),
     ),
     "value not reduced": ("shapes", lambda: _with(__call__=lambda s, x: _log_cosh(s._beta(x) * x) / s._beta(x))),
-    "softmax summed over its axis only (hamux)": ("shapes", lambda: _with(__call__=lambda s, x: jax.nn.logsumexp(x, axis=-1))),
-    "activation of the wrong shape": ("shapes", lambda: _with(activation=lambda s, x: jnp.tanh(s._beta(x) * x).reshape(-1))),
-    "python branch on the state": ("shapes", lambda: _with(activation=lambda s, x: jnp.tanh(s._beta(x) * x) if x.sum() > 0 else x)),
+    "softmax summed over its axis only (hamux)": (
+        "shapes",
+        lambda: _with(__call__=lambda s, x: jax.nn.logsumexp(x, axis=-1)),
+    ),
+    "activation of the wrong shape": (
+        "shapes",
+        lambda: _with(activation=lambda s, x: jnp.tanh(s._beta(x) * x).reshape(-1)),
+    ),
+    "python branch on the state": (
+        "shapes",
+        lambda: _with(activation=lambda s, x: jnp.tanh(s._beta(x) * x) if x.sum() > 0 else x),
+    ),
     "slopes that differ by column, value that does not": (
         "gradient",
         lambda: _elementwise(lambda x: x**2 / 2, _per_column),
     ),
-}  # fmt: skip
+}
 
 
 # --- synapses ---------------------------------------------------------------------------------------------------------
@@ -289,7 +312,11 @@ SYNAPSES: dict[str, tuple[str, Callable[[], Any], str]] = {
         lambda: _synapse(lambda s, a, b: s.right(jax.lax.stop_gradient(a), b)),
         "multilinear",
     ),
-    "affine, but quadratic": ("curvature", lambda: _synapse(lambda s, a, b: s.right(a, b) + jnp.sum(a**2)), "multilinear"),
+    "affine, but quadratic": (
+        "curvature",
+        lambda: _synapse(lambda s, a, b: s.right(a, b) + jnp.sum(a**2)),
+        "multilinear",
+    ),
     "affine, but rectified": ("curvature", lambda: _synapse(_rectified), "multilinear"),
     "concave, but convex": (
         "curvature",
@@ -313,8 +340,12 @@ SYNAPSES: dict[str, tuple[str, Callable[[], Any], str]] = {
         lambda: _synapse(lambda s, a, b: -jnp.log(jnp.sum(jnp.exp(s.weight.astype(a.dtype) @ b))) + s.right(a, b)),
         "unknown",
     ),
-    "numpy on the inside": ("shapes", lambda: _synapse(lambda s, a, b: -jnp.asarray(np.asarray(a) @ W @ np.asarray(b))), "unknown"),
-}  # fmt: skip
+    "numpy on the inside": (
+        "shapes",
+        lambda: _synapse(lambda s, a, b: -jnp.asarray(np.asarray(a) @ W @ np.asarray(b))),
+        "unknown",
+    ),
+}
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -412,13 +443,16 @@ NETWORKS: dict[str, tuple[str, Callable[[], Any]]] = {
     ),
     "missing layers at zero": ("complete", lambda: _faulty(complete=_forgetful)),
     "given layers overwritten": ("complete", lambda: _faulty(complete=_overwriting)),
-    "energy in half precision": ("dtypes", lambda: _faulty(energy=lambda s, x: s.network.energy(x).astype(jnp.float16))),
+    "energy in half precision": (
+        "dtypes",
+        lambda: _faulty(energy=lambda s, x: s.network.energy(x).astype(jnp.float16)),
+    ),
     "a layer missing": ("shapes", lambda: _faulty(force=lambda s, x: {"v": s.network.force(x)["v"]})),
     "a tanh layer of infinite energy (hamux)": (
         "finite",
         lambda: hl.HAM({"h": hl.Layer(_NaiveTanh(), 2)}),
     ),
-}  # fmt: skip
+}
 
 
 class _NaiveTanh(lg.AbstractElementwise):

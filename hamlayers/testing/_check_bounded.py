@@ -62,7 +62,7 @@ def check_bounded(network: HAM | Any, *, level: float = -1e6, starts: int = 32, 
         f'check_bounded({kind(network)}): the law "bounded" is broken: the energy falls below the level {level:g}.\n'
         f"  network = {network!r}\n"
         f"  smallest counterexample found: {shown({'x': state})}\n"
-        f"  its energy is {energy:.9g}; its terms have magnitudes of {scale:.3g} in all, and hence a rounding error of at "
+        f"  its energy is {energy:.9g}; its terms have magnitudes of {scale:.3g} in all, hence a rounding error of at "
         f"most {ROUNDING * scale:.3g} (64 eps times that)"
     )
 

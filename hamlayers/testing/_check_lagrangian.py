@@ -1,7 +1,6 @@
 """The laws of a Lagrangian."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -14,6 +13,15 @@ from jaxtyping import DTypeLike
 from .._checks import as_shape
 from . import _lagrangian_facts as facts
 from ._differences import DIFFERENCES, difference_tolerance
+from ._lagrangian_precision import (
+    ACTIVATION,
+    CALL,
+    ENERGY,
+    check_transformations,
+    is_convex,
+    precision_judge,
+    scales_of,
+)
 from ._law import (
     ROUNDINGS,
     Comparison,
@@ -21,11 +29,8 @@ from ._law import (
     check_examples,
     compiled,
     double,
-    eps_of,
-    floor_of,
     inspect,
     kind,
-    raise_violation,
     search,
 )
 from ._values import arrays, extreme_arrays, kinks_of, numbers
@@ -34,7 +39,7 @@ from ._values import arrays, extreme_arrays, kinks_of, numbers
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 UNIT = ROUNDINGS * 2.0**-52
 TINY = 1e-200
-CALL, ENERGY, ACTIVATION = "L(x)", "L.energy(x)", "L.activation(x)"
+ARGUMENTS = "32 eps times what rounding state and parameters would change, or a state of size 1 has"
 
 
 @runtime_checkable
@@ -131,14 +136,10 @@ def check_lagrangian(
             if judge is not None:
                 search(owner, examples_of, judge, **options)
         wide = arrays(shape, numbers(dtype, special=kinks_of(lagrangian, 8), largest=top), dtype)
-        precise = _precision_judge(owner, lagrangian, exact, dtype)
+        precise = precision_judge(owner, lagrangian, exact, dtype)
         inspect(owner, ({"x": x} for x in extreme_arrays(shape, dtype, top)), precise, context=context)
         search(owner, st.fixed_dictionaries({"x": wide}), precise, **options)
-        _check_transformations(owner, lagrangian, shape, dtype)
-
-
-def _is_convex(lagrangian: Any) -> bool:
-    return bool(getattr(lagrangian, "convex", True))
+        check_transformations(owner, lagrangian, shape, dtype)
 
 
 def _check_shapes_and_dtypes(owner: str, lagrangian: Any, shape: tuple[int, ...]) -> None:
@@ -175,29 +176,14 @@ def _first_judge(owner: str, lagrangian: Any) -> Callable[[Any], Iterator[Compar
             return  # not representable; states where it is are judged for being finite below
         yield from _first_laws(x, found)
         yield from _second_of_first(x, found)
-        if _is_convex(lagrangian):
+        if is_convex(lagrangian):
             yield from _convexity(x, y, found)
 
     return judge
 
 
-def _scales(x: np.ndarray, found: Facts) -> tuple[float, np.ndarray]:
-    """What rounding costs in a sum of `x g` and the value, and in each activation, in units of eps."""
-    products = float(np.sum(np.abs(x * found["activation"])))
-    value = products + abs(float(found["value"])) + abs(float(found["energy"])) + float(np.max(found["moved"][:2]))
-    value += float(np.max(found["unit"][:2]))
-    with np.errstate(all="ignore"):
-        by_state = (np.abs(found["jacobian"]) @ np.abs(x.reshape(-1))).reshape(x.shape)
-    return value, np.abs(found["activation"]) + by_state + (found["moved"][2:] + np.max(found["unit"][2:])).reshape(
-        x.shape
-    )
-
-
-ARGUMENTS = "32 eps times what rounding state and parameters would change, or a state of size 1 has"
-
-
 def _first_laws(x: np.ndarray, found: Facts) -> Iterator[Comparison]:
-    value_scale, scale = _scales(x, found)
+    value_scale, scale = scales_of(x, found)
     g, slope, error = found["activation"], found["slope"], found["error"]
     n = x.size
     yield Comparison(
@@ -208,13 +194,17 @@ def _first_laws(x: np.ndarray, found: Facts) -> Iterator[Comparison]:
     yield Comparison("differences", statement, g, slope[:, 0].reshape(x.shape), tolerance, DIFFERENCES)
     legendre = np.sum(x * g) - found["value"]
     yield Comparison(
-        "energy", "L.energy(x) = <x, L.activation(x)> - L(x)", found["energy"], legendre, UNIT * n * value_scale + TINY,
+        "energy",
+        "L.energy(x) = <x, L.activation(x)> - L(x)",
+        found["energy"],
+        legendre,
+        UNIT * n * value_scale + TINY,
         "32 n eps (sum |x g| + |L| + |E|)",
-    )  # fmt: skip
+    )
 
 
 def _second_of_first(x: np.ndarray, found: Facts) -> Iterator[Comparison]:
-    value_scale, scale = _scales(x, found)
+    value_scale, scale = scales_of(x, found)
     slope, error = found["slope"], found["error"]
     tolerance = difference_tolerance(error[:, 1], value_scale).reshape(x.shape)
     statement = "the gradient of L.energy is its derivative by finite differences"
@@ -227,15 +217,20 @@ def _second_of_first(x: np.ndarray, found: Facts) -> Iterator[Comparison]:
 
 
 def _convexity(x: np.ndarray, y: np.ndarray, found: Facts) -> Iterator[Comparison]:
-    value_scale, _ = _scales(x, found)
+    value_scale, _ = scales_of(x, found)
     steepest = np.maximum(np.abs(found["activation"]), np.abs(found["activation of other"]))
     scale = value_scale + abs(found["value of other"]) + np.sum((np.abs(x) + np.abs(y)) * steepest)
     chord = (1 - found["shares"]) * found["value"] + found["shares"] * found["value of other"]
     if np.isfinite(scale):
         yield Comparison(
-            "convexity", "L((1-t) x + t y) <= (1-t) L(x) + t L(y) at t = 1/4, 1/2, 3/4", found["between"], chord,
-            UNIT * scale + TINY, "32 eps (sum |x g| + |L| of both ends)", "at most",
-        )  # fmt: skip
+            "convexity",
+            "L((1-t) x + t y) <= (1-t) L(x) + t L(y) at t = 1/4, 1/2, 3/4",
+            found["between"],
+            chord,
+            UNIT * scale + TINY,
+            "32 eps (sum |x g| + |L| of both ends)",
+            "at most",
+        )
 
 
 def _second_judge(owner: str, lagrangian: Any, shape: tuple[int, ...]) -> Callable[[Any], Iterator[Comparison]]:
@@ -259,10 +254,14 @@ def _second_judge(owner: str, lagrangian: Any, shape: tuple[int, ...]) -> Callab
         yield Comparison(law, "the Jacobian of L.activation is symmetric", jacobian, jacobian.T, tolerance, because)
         if mixing is not None:
             yield Comparison(
-                "coupled axes", "neurons apart along an axis that `coupled_axes` does not name do not mix",
-                np.where(mixing, 0, jacobian), 0.0, UNIT * largest + TINY, "32 eps times the largest second derivative",
-            )  # fmt: skip
-        if _is_convex(lagrangian) and np.isfinite(hessian).all():
+                "coupled axes",
+                "neurons apart along an axis that `coupled_axes` does not name do not mix",
+                np.where(mixing, 0, jacobian),
+                0.0,
+                UNIT * largest + TINY,
+                "32 eps times the largest second derivative",
+            )
+        if is_convex(lagrangian) and np.isfinite(hessian).all():
             least = np.min(np.linalg.eigvalsh((hessian + hessian.T) / 2))
             statement = "the smallest eigenvalue of the Hessian of L is not negative"
             yield Comparison("curvature", statement, least, 0.0, n * rounding, "n times rounding", "at least")
@@ -306,7 +305,7 @@ def _conjugate_judge(
         tolerance = UNIT * x.size * scale + found["spread"] + TINY
         statement = "L.conjugate(g) = L.energy(x) at g = L.activation(x)"
         yield Comparison("conjugate", statement, found["conjugate"], energy, tolerance, because)
-        if _is_convex(lagrangian):
+        if is_convex(lagrangian):
             pairing, far = np.sum(x * other), found["conjugate of other"]
             scale = found["unit"] + np.sum(np.abs(x * other)) + abs(value) + abs(np.nan_to_num(far, posinf=0))
             tolerance = UNIT * x.size * scale + found["spread of other"] + TINY
@@ -331,82 +330,12 @@ def _parameter_judge(owner: str, lagrangian: Any) -> Callable[[Any], Iterator[Co
             tolerance = difference_tolerance(found["error"][:, part], scale[None, part])
             statement = f"the derivatives of {label} by the parameters are those by finite differences"
             yield Comparison(
-                "parameter gradients", statement, found["derivative"][:, part], found["slope"][:, part], tolerance,
+                "parameter gradients",
+                statement,
+                found["derivative"][:, part],
+                found["slope"][:, part],
+                tolerance,
                 DIFFERENCES,
-            )  # fmt: skip
-
-    return judge
-
-
-def _precision_judge(
-    owner: str, lagrangian: Any, exact: Any, dtype: DTypeLike
-) -> Callable[[Any], Iterator[Comparison]]:
-    in_dtype = compiled(owner, "finite", facts.in_dtype)
-    in_double = compiled(owner, "finite", facts.exact)
-    representable, unit, floor = float(jnp.finfo(dtype).max) / 4, ROUNDINGS * eps_of(dtype), floor_of(dtype)
-
-    def judge(example: Any) -> Iterator[Comparison]:
-        x = example["x"]
-        wide = np.asarray(x, np.float64)
-        raw, true = in_dtype(lagrangian, jnp.asarray(x)), in_double(exact, jnp.asarray(wide))
-        got = {name: np.asarray(value, np.float64) for name, value in raw.items()}
-        with np.errstate(all="ignore"):
-            value_scale, scale = _scales(wide, true)
-            # convexity: L(0) - <x, g(0)> <= L(x) <= L(0) + <x, g(x)>, so L is representable where those products are
-            bound = np.sum(np.abs(wide * true["activation"])) + abs(true["value at zero"])
-        if _is_convex(lagrangian) and bound < representable:
-            for label, name in ((CALL, "value"), (ENERGY, "energy")):
-                yield _finite(label, got[name], np.ones(()))
-        scales = {"value": value_scale, "energy": value_scale, "activation": scale, "gradient": scale}
-        truth = {**true, "gradient": true["activation"]}
-        labels = {"value": CALL, "energy": ENERGY, "activation": ACTIVATION, "gradient": "the gradient of L"}
-        for name, label in labels.items():
-            with np.errstate(all="ignore"):
-                fits = np.isfinite(truth[name]) & (scales[name] < representable)
-            yield _finite(label, got[name], fits)
-        fits = np.isfinite(true["jacobian"]) & (np.abs(true["jacobian"]) < representable)
-        fits &= bool(np.all(np.abs(true["activation"]) < representable))  # beside an infinity all is lost
-        yield _finite("the Jacobian of L.activation", got["jacobian"], fits)
-        because = f"32 eps of {jnp.dtype(dtype).name} times what rounding state and parameters would change"
-        for name, label in labels.items():
-            with np.errstate(all="ignore"):
-                fits = np.isfinite(truth[name]) & (scales[name] < representable)
-                tolerance = np.where(
-                    fits, unit * np.asarray(scales[name]) * (1 if np.ndim(x) == 0 else 2) + floor, np.inf
-                )
-            yield Comparison(
-                "precision", f"{label} is that in double precision", got[name], truth[name], tolerance, because
             )
 
     return judge
-
-
-def _call(method: Callable[[Any], Any], x: Any) -> Any:
-    return method(x)
-
-
-def _finite(label: str, got: np.ndarray, fits: np.ndarray) -> Comparison:
-    """Where the exact result can be represented, what is computed is finite."""
-    sound = np.where(fits, np.where(np.isfinite(got), 0.0, np.nan), 0.0)
-    return Comparison("finite", f"{label} is finite where the exact one can be represented", sound, 0.0)
-
-
-def _check_transformations(owner: str, lagrangian: Any, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-    """Eager, compiled and batched: the same numbers, to the rounding of fused operations."""
-    batch = np.random.default_rng(0).integers(-16, 17, (3, *shape)) / 8
-    xs = jnp.asarray(batch, dtype)
-    for label, method in ((CALL, lagrangian), (ENERGY, lagrangian.energy), (ACTIVATION, lagrangian.activation)):
-        eager = np.asarray(method(xs[0]), np.float64)
-        plain = partial(_call, method)  # bound methods of modules that hold arrays cannot be hashed
-        for law, transformed in (("jit", jax.jit(plain)), ("vmap", jax.jit(jax.vmap(plain)))):
-            try:
-                found = transformed(xs[0] if law == "jit" else xs)
-            except Exception as error:
-                raise AssertionError(f'{owner}: the law "{law}" is broken: {label} fails: {error}') from error
-            got = np.asarray(found, np.float64)
-            scale = ROUNDINGS * eps_of(dtype) * (1 + np.max(np.abs(eager))) * max(1, xs[0].size)
-            statement = f"{label} is the same number under jax.{law}"
-            got = got if law == "jit" else got[0]
-            comparison = Comparison(law, statement, got, eager, scale, "32 n eps (1 + the largest)")
-            if np.any(comparison.ratios() > 1):
-                raise_violation(owner, comparison, {"x": batch[0]})

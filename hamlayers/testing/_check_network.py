@@ -155,18 +155,30 @@ def _judge(owner: str, network: Any) -> Callable[[Any], Iterator[Comparison]]:
 def _energy_laws(found: Facts) -> Iterator[Comparison]:
     because = "32 eps times what rounding the state would change"
     yield Comparison(
-        "activations", "g_i = grad L_i(x_i - b_i)", found["activations"], found["activations expected"],
-        UNIT * found["activations scale"] + TINY, because,
-    )  # fmt: skip
+        "activations",
+        "g_i = grad L_i(x_i - b_i)",
+        found["activations"],
+        found["activations expected"],
+        UNIT * found["activations scale"] + TINY,
+        because,
+    )
     layer, connection = found["layer scale"], found["connection scale"]
     yield Comparison(
-        "layer terms", "E_i = <x_i, g_i> - L_i(x_i - b_i)", found["layer terms"], found["layer terms expected"],
-        UNIT * layer + TINY, because,
-    )  # fmt: skip
+        "layer terms",
+        "E_i = <x_i, g_i> - L_i(x_i - b_i)",
+        found["layer terms"],
+        found["layer terms expected"],
+        UNIT * layer + TINY,
+        because,
+    )
     yield Comparison(
-        "connection terms", "E_c is the synapse of the activations", found["connection terms"],
-        found["connection terms expected"], UNIT * connection + TINY, because,
-    )  # fmt: skip
+        "connection terms",
+        "E_c is the synapse of the activations",
+        found["connection terms"],
+        found["connection terms expected"],
+        UNIT * connection + TINY,
+        because,
+    )
     total = np.sum(found["layer terms expected"]) + np.sum(found["connection terms expected"])
     tolerance = UNIT * (np.sum(layer) + connection) + TINY
     yield Comparison("energy", "E = sum_i E_i + sum_c E_c", found["energy"], total, tolerance, because)

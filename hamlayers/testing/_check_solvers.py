@@ -105,20 +105,33 @@ def _integrate_judge(owner: str, network: Any, integrate: Solver) -> Judge:
             np.broadcast_to(start, rows.shape),
         )
         yield Comparison(
-            "integrate: dynamics", f"x({first:g}) = x(0) + {first:g} v", rows[1], start + first * moving, step,
+            "integrate: dynamics",
+            f"x({first:g}) = x(0) + {first:g} v",
+            rows[1],
+            start + first * moving,
+            step,
             "100 times the solver's tolerances, plus what the velocity changes",
-        )  # fmt: skip
+        )
         slack = np.sum(np.abs(gradients) * (ATOL + RTOL * np.abs(rows)), axis=1)
         slack = ALLOWED * (slack[1:] + slack[:-1]) + UNIT * (scale[1:] + scale[:-1])
         because = "100 times what the solver's tolerances allow"
         yield Comparison(
-            "integrate: descent", "the energy does not rise from one saved state to the next", energies[1:], energies[:-1],
-            slack, because, "at most",
-        )  # fmt: skip
+            "integrate: descent",
+            "the energy does not rise from one saved state to the next",
+            energies[1:],
+            energies[:-1],
+            slack,
+            because,
+            "at most",
+        )
         yield Comparison(
-            "integrate: energies", "they are those of the states", np.asarray(trajectory.energies)[:count], energies,
-            UNIT * scale + 1e-200, "32 eps times the magnitudes of the terms",
-        )  # fmt: skip
+            "integrate: energies",
+            "they are those of the states",
+            np.asarray(trajectory.energies)[:count],
+            energies,
+            UNIT * scale + 1e-200,
+            "32 eps times the magnitudes of the terms",
+        )
 
     return judge
 
@@ -159,12 +172,21 @@ def _settle_judge(owner: str, network: Any, settle: Solver) -> Judge:
         )
         because = "32 eps times the magnitudes of the terms"
         yield Comparison(
-            "settle: descent", f"the energy does not rise over {SWEEPS} steps", energies[1:], energies[:-1],
-            UNIT * (scale[1:] + scale[:-1]), because, "at most",
-        )  # fmt: skip
+            "settle: descent",
+            f"the energy does not rise over {SWEEPS} steps",
+            energies[1:],
+            energies[:-1],
+            UNIT * (scale[1:] + scale[:-1]),
+            because,
+            "at most",
+        )
         yield Comparison(
-            "settle: energies", "they are those of the states", np.asarray(reported)[: count - 1], energies[1:],
-            UNIT * scale[1:] + 1e-200, because,
-        )  # fmt: skip
+            "settle: energies",
+            "they are those of the states",
+            np.asarray(reported)[: count - 1],
+            energies[1:],
+            UNIT * scale[1:] + 1e-200,
+            because,
+        )
 
     return judge

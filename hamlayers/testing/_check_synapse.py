@@ -133,8 +133,8 @@ def _check_shapes_and_dtypes(owner: str, synapse: Any, shapes: Shapes) -> None:
         allowed = (name,) if name in ("float32", "float64") else (name, "float32")
         if dtype.name not in allowed:
             raise AssertionError(
-                f'{owner}: the law "dtypes" is broken: {name} activations must give an energy of {" or ".join(allowed)}, '
-                f"got {dtype}."
+                f'{owner}: the law "dtypes" is broken: {name} activations must give an energy of '
+                f"{' or '.join(allowed)}, got {dtype}."
             )
 
 
@@ -190,9 +190,13 @@ def _judge(owner: str, synapse: Any, shapes: Shapes, bend: str) -> Callable[[Any
         hessian, change = found["hessian"], found["change"]
         rounding = UNIT * (np.max(np.abs(hessian)) + np.max(np.nan_to_num(change)) / NEAR) + TINY
         yield Comparison(
-            "second derivatives", "they are finite and symmetric", hessian, hessian.T, change + rounding,
+            "second derivatives",
+            "they are finite and symmetric",
+            hessian,
+            hessian.T,
+            change + rounding,
             "what they change within 2^-20 of the activations, plus rounding",
-        )  # fmt: skip
+        )
         yield from _curvature(bend, found, own, scale, rounding)
 
     return judge
@@ -209,9 +213,13 @@ def _curvature(bend: str, found: Any, own: np.ndarray, scale: float, rounding: f
         statement = "a multilinear energy is affine in each activation while the others are fixed"
         one = slice(0, -1)
         yield Comparison(
-            "curvature", statement, found["between"][:, one], chord[:, one], np.broadcast_to(tolerance, chord.shape)[:, one],
+            "curvature",
+            statement,
+            found["between"][:, one],
+            chord[:, one],
+            np.broadcast_to(tolerance, chord.shape)[:, one],
             because,
-        )  # fmt: skip
+        )
         statement = "a multilinear energy has no second derivative within one activation"
         yield Comparison("curvature", statement, np.where(own, found["hessian"], 0), 0.0, rounding, "rounding")
     else:

@@ -29,7 +29,7 @@ def _together(lagrangian: Any, x: FloatArray) -> Float[Array, " m"]:
 
 
 def _unit(lagrangian: Any, x: FloatArray) -> Float[Array, " m"]:
-    """The magnitudes of value, energy and activation at states of size 0 and 1: absolute errors of their rounding pass."""
+    """The magnitudes of value, energy and activation at states of size 0 and 1, whose rounding is allowed anywhere."""
     signs = jnp.asarray([1.0, 0.0, -1.0], x.dtype)
     return jnp.max(jnp.abs(jax.lax.map(lambda sign: _together(lagrangian, jnp.full_like(x, sign)), signs)), axis=0)
 

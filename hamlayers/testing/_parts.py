@@ -1,6 +1,6 @@
 """Strategies for Lagrangians, layers and synapses: one for each public class, in a registry that the suite checks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import hypothesis.strategies as st
