@@ -459,7 +459,7 @@ class _NaiveTanh(lg.AbstractElementwise):
     convex: ClassVar[bool] = True
 
     def _value(self, x: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(jnp.abs(x) > 88, jnp.inf, _log_cosh(x)))
+        return jnp.sum(jnp.where(jnp.abs(x) > np.log(jnp.finfo(x.dtype).max), jnp.inf, _log_cosh(x)))
 
     def _activation(self, x: jax.Array) -> jax.Array:
         return jnp.tanh(x)

@@ -79,7 +79,7 @@ def _call(method: Callable[[Any], Any], x: Any) -> Any:
     return method(x)
 
 
-def _finite(label: str, got: np.ndarray, fits: np.ndarray) -> Comparison:
+def _finite(label: str, got: Any, fits: Any) -> Comparison:
     """Where the exact result can be represented, what is computed is finite."""
     sound = np.where(fits, np.where(np.isfinite(got), 0.0, np.nan), 0.0)
     return Comparison("finite", f"{label} is finite where the exact one can be represented", sound, 0.0)

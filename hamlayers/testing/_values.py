@@ -111,7 +111,7 @@ def states(
     return arrays(as_shape("states", "like", like), numbers(dtype, bound=bound, largest=largest), dtype)
 
 
-def kinks_of(part: Any, bound: float) -> list[float]:
+def kinks_of(part: Any, bound: int) -> list[float]:
     """Numbers among the parameters of an object, at which it may have a kink."""
     found: list[float] = []
     for leaf in jax.tree.leaves(part):
