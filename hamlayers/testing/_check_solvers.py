@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import diffrax
-import hypothesis
 import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
 
 from .._typing import State
 from . import _network_facts as facts
-from ._law import ROUNDINGS, Comparison, compiled, search
+from ._law import ROUNDINGS, Comparison, compiled, example_count, search
 from ._networks import masks_of
 
 
@@ -40,7 +39,6 @@ def check_solvers(
     context: str,
 ) -> None:
     """Search for a state and a clamp for which a solver breaks a law."""
-    count = hypothesis.settings.default.max_examples if examples is None else examples
     masks = masks_of(network.layers)
     strategy = st.fixed_dictionaries({"x": states, "clamp": masks})
     for judge in (
@@ -48,7 +46,7 @@ def check_solvers(
         None if settle is None else _settle_judge(owner, network, settle),
     ):
         if judge is not None:
-            search(owner, strategy, judge, examples=min(count, EXAMPLES), seed=seed, context=context)
+            search(owner, strategy, judge, examples=min(example_count(examples), EXAMPLES), seed=seed, context=context)
 
 
 def _arguments(network: Any, example: Any) -> tuple[State, dict[str, Any], np.ndarray]:

@@ -63,8 +63,7 @@ def search(
     owner: str, strategy: st.SearchStrategy, judge: Judge, *, examples: int | None, seed: int, context: str = ""
 ) -> None:
     """Judge random examples; the smallest that violates a law is raised as an `AssertionError`."""
-    if examples is None:
-        examples = hypothesis.settings.default.max_examples
+    examples = example_count(examples)
     found: list[str] = []  # shrinking must not slip from one law to another
 
     def violates(example: Any) -> bool:
@@ -176,6 +175,11 @@ def floor_of(dtype: Any) -> float:
 def kind(part: Any) -> str:
     """The name of an object's class, or of a function."""
     return getattr(part, "__name__", type(part).__name__)
+
+
+def example_count(examples: int | None) -> int:
+    """As many as asked for, or as the active hypothesis profile has."""
+    return hypothesis.settings().max_examples if examples is None else examples
 
 
 def check_examples(owner: str, examples: Any, seed: Any) -> None:
