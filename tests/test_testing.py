@@ -69,10 +69,14 @@ def test_shrinking_ends_at_what_is_readable() -> None:
     state = _smallest(ht.states((2,), extremes=False), lambda x: float(x.sum()) > 1)
     assert np.all((state >= 0) & (state <= 2))
     assert np.all(8 * state == np.round(8 * state))
-    network = _smallest(ht.networks(), lambda drawn: True)
+
+
+@pytest.mark.slow
+def test_networks_shrink_to_one_layer() -> None:
+    network = _smallest(ht.networks(kinds=[lg.Identity]), lambda drawn: True)
     assert len(network.layers) == 1
     assert network.connections == ()
-    layer = _smallest(ht.layers(), lambda drawn: drawn.bias is not None)
+    layer = _smallest(ht.layers(kinds=[lg.Identity]), lambda drawn: drawn.bias is not None)
     assert layer.shape == (1,)
     assert float(layer.bias[0]) == 0
 
@@ -146,7 +150,7 @@ def test_clamps_do_not_cut_coupled_neurons() -> None:
 
 
 def test_double_precision(x64: None) -> None:
-    layer = _smallest(ht.layers(2, dtype=np.float64), lambda drawn: drawn.bias is not None)
+    layer = _smallest(ht.layers(2, kinds=[lg.Identity], dtype=np.float64), lambda drawn: drawn.bias is not None)
     assert layer.bias.dtype == np.float64
     assert layer.tau.dtype == np.float64
 
