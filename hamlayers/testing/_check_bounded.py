@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._network import HAM
-from .._typing import Scalar, State
+from .._typing import FloatArray, Scalar, State
 from ._law import check_examples, double, kind, shown
 from ._network_facts import energy_and_force
 
@@ -84,7 +84,7 @@ def _search(network: Any, starts: int, key: Any) -> tuple[State, Float[Array, " 
         sound = jnp.isfinite(largest) & (largest > 0)
         return jax.tree.map(lambda a, b: jnp.where(sound, a / jnp.where(sound, largest, 1), b), moved, x), None
 
-    def one(start: State) -> tuple[State, Float[Array, " k"], Float[Array, " k"]]:
+    def one(start: State) -> tuple[State, FloatArray, FloatArray]:
         turned, _ = jax.lax.scan(turn, start, None, length=TURNS)
         both = jax.tree.map(lambda a, b: jnp.stack([a, b]), start, turned)
         factors = jnp.asarray(SCALES)
@@ -107,7 +107,7 @@ def _search(network: Any, starts: int, key: Any) -> tuple[State, Float[Array, " 
     return flat, energies.reshape(-1), scales.reshape(-1)
 
 
-def _outer(factors: Float[Array, " k"], a: Float[Array, "two ..."]) -> Float[Array, "k two ..."]:
+def _outer(factors: FloatArray, a: FloatArray) -> FloatArray:
     return factors.reshape(-1, *(1,) * a.ndim) * a[None]
 
 
