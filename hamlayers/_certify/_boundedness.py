@@ -55,7 +55,9 @@ def decide(normal: Normal, random: np.random.Generator) -> Verdict:
         return Verdict("unknown", "the weights are too many to be examined.")
     found = [fall for term in open_terms for fall in falls(normal, term)]
     if not found:
-        return Verdict("these weights", "no coupling of exponent sum 1 or more can lower the energy: all repel or are 0.")
+        return Verdict(
+            "these weights", "no coupling of exponent sum 1 or more can lower the energy: all repel or are 0."
+        )
     rays = _supercritical_rays(normal, found)
     if all(fall.quadratic and not _held_growing(normal, fall) for fall in found):
         return _from_quadratic(normal, decide_quadratic(normal, found, random), rays)
@@ -72,7 +74,8 @@ def _held_growing(normal: Normal, fall: Fall) -> bool:
 def _from_quadratic(normal: Normal, found: Quadratic, rays: Sequence[Ray]) -> Verdict:
     if found.bounded is True:
         return Verdict("these weights", found.reason, found.margin)
-    middle = (normal.over_neurons("low") + normal.over_neurons("high")) / 2  # NaN or infinite where it is not held
+    ends = np.stack([normal.over_neurons("low"), normal.over_neurons("high")])
+    middle = np.mean(np.where(np.isfinite(ends), ends, 0), axis=0)
     mine = [
         Ray(u, np.where(u != 0, 1.0, 0.0), np.where(held > middle, 1.0, -1.0), found.bounded is False, found.reason)
         for u, held in found.directions
@@ -132,5 +135,3 @@ def _supercritical_rays(normal: Normal, found: Sequence[Fall], most: int = 12) -
             rays.append((fall.sums[m], Ray(u, rate, held, False, reason)))
     rays.sort(key=lambda pair: -pair[0])
     return tuple(ray for _, ray in rays[:most])
-
-

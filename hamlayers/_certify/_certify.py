@@ -135,7 +135,10 @@ def _verdict(
         found = along(network, normal, ray._replace(proven=ray.proven and normal.asymptotic), level)
         if found is not None:
             return Verdict("unbounded", f"the energy falls without end along {_lowered(ray.reason)}"), found
-    if search and (normal.doubts or not normal.asymptotic or verdict.rays or verdict.margin is None):
+    if normal.asymptotic and any(ray.proven for ray in verdict.rays):
+        more = f"No state below {level:.4g} could be evaluated to its precision; a higher level may be shown."
+        return verdict._replace(reason=f"{verdict.reason} {more}"), None
+    if search:
         try:
             found = by_search(network, level, random)
         except (TypeError, ValueError) as error:

@@ -96,8 +96,10 @@ def _pairs(
     xs, ys = [], []
     for radius in RADII:
         x = radius * random.normal(size=(PAIRS, *shape))
-        d = radius * random.normal(size=(PAIRS, *shape)) * 10.0 ** random.integers(-2, 1, size=PAIRS).reshape(
-            -1, *[1] * len(shape)
+        d = (
+            radius
+            * random.normal(size=(PAIRS, *shape))
+            * 10.0 ** random.integers(-2, 1, size=PAIRS).reshape(-1, *[1] * len(shape))
         )
         single = np.zeros((PAIRS, int(np.prod(shape))), bool)
         single[np.arange(PAIRS), random.integers(0, single.shape[1], PAIRS)] = True

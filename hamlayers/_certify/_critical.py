@@ -17,6 +17,9 @@ Matrix = Float[np.ndarray, "n n"]
 ENUMERATED = 12
 """Up to how many one-sided neurons all supports are tried."""
 
+SMALL = 64
+"""Up to how many neurons a positive bound is sharpened."""
+
 
 @final
 class Least(NamedTuple):
@@ -45,10 +48,12 @@ def least_on_cone(matrix: Matrix, free: Bool[np.ndarray, "n"], random: np.random
     # |u| does no worse where the couplings attract, so a bound for it is one for the cone
     attracting = _attracting(matrix, free)
     low_values, low_vectors = np.linalg.eigh(attracting)
+    lower, tolerance = max(float(values[0]), float(low_values[0])), slack(matrix)
+    if lower > tolerance and len(matrix) > SMALL:
+        return Least(lower, lower, np.zeros(len(matrix)))
     starts = np.concatenate([vectors[:, :4], -vectors[:, :4], low_vectors[:, :2], -low_vectors[:, :2]], axis=1)
     direction, upper = _descend(matrix, free, np.concatenate([starts, random.normal(size=(len(matrix), 24))], axis=1))
-    lower = min(max(float(values[0]), float(low_values[0])), upper)
-    tolerance = slack(matrix)
+    lower = min(lower, upper)
     if upper < -tolerance or upper - lower <= tolerance:
         return Least(lower, upper, direction)
     return Least(max(lower, _bisect(matrix, free, max(lower, -tolerance), upper, 4 * tolerance)), upper, direction)

@@ -121,9 +121,7 @@ def _trials(
     """States along which the energy falls as far as numbers reach: straight lines outward, then sweeps."""
     shapes = {name: network.layers[name].shape for name in network.names}
     for _ in range(starts):
-        states = {
-            name: _per_start(SCALES, shape) * random.normal(size=shape) for name, shape in shapes.items()
-        }
+        states = {name: _per_start(SCALES, shape) * random.normal(size=shape) for name, shape in shapes.items()}
         values = energies(wide, states)
         if _keeps_falling(values):
             yield states, values

@@ -81,7 +81,9 @@ def _flat_row(name: str, layer: Layer, x: Any) -> FlatRow:
         flat = np.abs(slopes) <= FLAT * _reference(bound, slopes)
         g = np.asarray(layer.activation(x), np.float64).ravel()
         silent = int(np.sum(flat & (g == 0)))
-        kinds = [f"{count} {kind}" for count, kind in ((silent, "silent"), (int(flat.sum()) - silent, "saturated")) if count]
+        kinds = [
+            f"{count} {kind}" for count, kind in ((silent, "silent"), (int(flat.sum()) - silent, "saturated")) if count
+        ]
         return FlatRow(name, int(flat.sum()), size, " and ".join(kinds) + " neurons")
     if size > LARGEST:
         return FlatRow(name, None, size, "not computed: the layer is too large")

@@ -64,6 +64,8 @@ def falls(normal: Normal, term: Term) -> Iterator[Fall]:
             if term.members[a] == term.members[b] and sides[a] != sides[b]:
                 chosen = chosen[chosen[:, a] != chosen[:, b]]  # one neuron has one sign
         if len(chosen):
-            columns = [block.rate[side][chosen[:, k]] for k, (block, side) in enumerate(zip(blocks, sides, strict=True))]
+            columns = [
+                block.rate[side][chosen[:, k]] for k, (block, side) in enumerate(zip(blocks, sides, strict=True))
+            ]
             starts = np.array([block.start for block in blocks])
             yield Fall(sides, chosen + starts, term.weight[tuple(chosen.T)], np.stack(columns, axis=1))

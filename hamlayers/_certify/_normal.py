@@ -111,7 +111,9 @@ def normal_form(network: HAM, doubts: dict[str, str]) -> Normal:
             terms.append(Term(places, np.asarray(synapse.weight, np.float64), label))
         elif isinstance(synapse, (Dense, Bias)):
             current = np.asarray(synapse.weight if isinstance(synapse, Dense) else synapse.bias, np.float64)
-            spread = np.broadcast_to(current, network.layers[members[0]].shape) if isinstance(synapse, Bias) else current
+            spread = (
+                np.broadcast_to(current, network.layers[members[0]].shape) if isinstance(synapse, Bias) else current
+            )
             blocks[places[0]] = blocks[places[0]]._replace(linear=blocks[places[0]].linear - spread.ravel())
         elif isinstance(synapse, Memory):
             patterns = np.asarray(synapse.patterns, np.float64)

@@ -226,7 +226,10 @@ def _exactly(normal: Normal, cone: _Cone, found: Sequence[Fall]) -> Quadratic:
             directions.append((u, np.zeros(normal.size)))
     if directions:
         return Quadratic(
-            False, "the quadratic form is zero in a direction along which a threshold or bias falls.", None, (*directions,)
+            False,
+            "the quadratic form is zero in a direction along which a threshold or bias falls.",
+            None,
+            (*directions,),
         )
     return open_end
 

@@ -73,7 +73,9 @@ class Certificate(NamedTuple):
             lines.append(f"  margin {self.margin:.4g}: {_room(self.margin)}")
         if self.falsifying_energy is not None:
             lines.append(f"  a state of energy {self.falsifying_energy:.6g}, below {self.level:.6g}, is attached")
-        lines += _table("connections", self.connections, lambda r: (r.connection, _number(r.exponent), r.verdict, r.why))
+        lines += _table(
+            "connections", self.connections, lambda r: (r.connection, _number(r.exponent), r.verdict, r.why)
+        )
         lines += _table("convexity", self.convexity, lambda r: (r.name, r.lagrangian, _convexity(r)))
         lines += _table("descent", self.descent, lambda r: (r.solver, r.guarantee, r.why))
         lines += _table(f"flat directions at {self.at}", self.flat, _flat)
