@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 
 import hamlayers as hl
 from hamlayers import lagrangians as lg, synapses
@@ -128,15 +127,18 @@ class Oracle:
         self.low, self.high = spread([f.low for f in self.families]), spread([f.high for f in self.families])
         self.curvature = spread([f.curvature for f in self.families])
 
-    def __call__(self, g: np.ndarray) -> float:
-        parts = [g[a:b] for a, b in itertools.pairwise(self.ends)]
-        total = self.linear @ g + sum(np.sum(f.conjugate(p)) for f, p in zip(self.families, parts, strict=True))
+    def __call__(self, g: np.ndarray) -> np.ndarray:
+        """The energies of activations along the last axis."""
+        parts = [g[..., a:b] for a, b in itertools.pairwise(self.ends)]
+        total = g @ self.linear + sum(
+            np.sum(f.conjugate(p), axis=-1) for f, p in zip(self.families, parts, strict=True)
+        )
         for members, weight in zip(self.members, self.weights, strict=True):
-            contracted = weight
-            for i in members[::-1]:
-                contracted = contracted @ parts[i]
-            total -= contracted
-        return float(total)
+            factors = ", ".join("..." + "ijk"[k] for k in range(len(members)))
+            total = total - np.einsum(
+                f"{'ijk'[: len(members)]}, {factors} -> ...", weight, *[parts[i] for i in members]
+            )
+        return total
 
     def is_quadratic(self) -> bool:
         return bool(np.all(self.curvature > 0)) and all(weight.ndim == 2 for weight in self.weights)
@@ -162,44 +164,40 @@ class Oracle:
                     best = min(best, float(value))
         return best
 
-    def least_within(self, radius: float, random: np.random.Generator, starts: int = 24) -> float:
-        """The least energy found with activations of at most `radius`."""
+    def least_within(self, radius: float, random: np.random.Generator, starts: int = 32) -> float:
+        """The least energy found with activations of at most `radius`: coordinate by coordinate, from many starts."""
         low, high = np.maximum(self.low, -radius), np.minimum(self.high, radius)
-        best = np.inf
-        corners = list(itertools.product((0.0, 1.0), repeat=low.size))
-        random.shuffle(corners)
-        for k in range(starts):
-            share = np.array(corners[k % len(corners)]) if k % 2 else random.uniform(size=low.size)
-            shrink = radius ** -random.uniform(0, 1, size=low.size) if k % 4 >= 2 else 1.0
-            at = np.clip((low + share * (high - low)) * shrink, low, high)
-            best = min(best, self._descend(at, low, high))
-        return best
-
-    def _descend(self, g: np.ndarray, low: np.ndarray, high: np.ndarray, sweeps: int = 8) -> float:
-        """Coordinate by coordinate, each on a grid over all magnitudes and then by golden section."""
+        share = random.uniform(size=(starts, low.size))
+        share[::2] = np.round(share[::2])  # corners
+        shrink = np.where(np.arange(starts) % 4 >= 2, 1, 0)[:, None] * random.uniform(0, 1, size=share.shape)
+        g = np.clip((low + share * (high - low)) * radius**-shrink, low, high)
         value = self(g)
-        for _ in range(sweeps):
-            before = value
-            for i in range(g.size):
-                top = max(abs(low[i]), abs(high[i]))
-                sizes = np.concatenate([[0.0], top * 10.0 ** np.linspace(-8, 0, 33)])
-                candidates = np.unique(np.clip(np.concatenate([-sizes, sizes, [low[i], high[i]]]), low[i], high[i]))
-                values = [self(self._with(g, i, c)) for c in candidates]
-                k = int(np.argmin(values))
-                ends = (candidates[max(k - 1, 0)], candidates[min(k + 1, candidates.size - 1)])
-                found = scipy.optimize.minimize_scalar(lambda c, i=i: self(self._with(g, i, c)), bounds=ends)
-                for c, energy in ((candidates[k], values[k]), (found.x, found.fun)):
-                    if energy < value:
-                        g, value = self._with(g, i, c), energy
-            if before - value <= 1e-9 * abs(before):
+        for _ in range(10):
+            before = np.min(value)
+            for i in range(low.size):
+                g = self._line_search(g, i, low[i], high[i])
+            value = self(g)
+            if before - np.min(value) <= 1e-9 * abs(before):
                 break
-        return value
+        return float(np.min(value))
 
-    @staticmethod
-    def _with(g: np.ndarray, i: int, value: float) -> np.ndarray:
-        changed = g.copy()
-        changed[i] = value
-        return changed
+    def _line_search(self, g: np.ndarray, i: int, low: float, high: float) -> np.ndarray:
+        """Over all magnitudes at first, then ever closer around the best."""
+        sizes = np.concatenate([[0.0], max(abs(low), abs(high)) * 10.0 ** np.linspace(-8, 0, 33)])
+        grid = np.unique(np.clip(np.concatenate([-sizes, sizes, [low, high]]), low, high))
+        points = np.concatenate([np.broadcast_to(grid, (len(g), grid.size)), g[:, i : i + 1]], axis=1)
+        points = np.sort(points, axis=1)
+        rows = np.arange(len(g))
+        for _ in range(6):
+            candidates = np.broadcast_to(g[:, None, :], (*points.shape, g.shape[1])).copy()
+            candidates[:, :, i] = points
+            best = np.argmin(self(candidates), axis=1)
+            left = points[rows, np.maximum(best - 1, 0)]
+            right = points[rows, np.minimum(best + 1, points.shape[1] - 1)]
+            g = candidates[rows, best]
+            inner = left[:, None] + (right - left)[:, None] * np.linspace(0, 1, 12)
+            points = np.sort(np.concatenate([inner, g[:, i : i + 1]], axis=1), axis=1)
+        return g
 
     def falls(self, random: np.random.Generator) -> bool | None:
         """Whether the energy is unbounded below; `None` where it is too close to tell."""
@@ -216,7 +214,7 @@ class Oracle:
 def confusion(examples: int, seed: int = 0) -> Counter:
     """How often each verdict met each truth."""
     random, counts = np.random.default_rng(seed), Counter()
-    structures = [(shape, random_kinds(random, shape)) for shape in SHAPES for _ in range(12)]
+    structures = [(shape, random_kinds(random, shape)) for shape in SHAPES for _ in range(4)]
     for k in range(examples):
         case = random_case(random, *structures[k % len(structures)])
         counts[(verdict_of(case), Oracle(case).falls(random))] += 1

@@ -23,8 +23,8 @@ MONOMIALS = 2_000_000
 class Ray(NamedTuple):
     """Activations `u_i t^rate_i` along which the energy is expected to fall to minus infinity.
 
-    Bounded activations are `held` at the end of their range of the given sign, 0 for anywhere (growing ones ignore it). `proven` rays need no
-    further evidence than an energy that is below the level.
+    Bounded activations are `held` at the end of their range of the given sign, 0 for anywhere (growing ones ignore it).
+    `proven` rays need no further evidence than an energy that is below the level.
     """
 
     u: Float[np.ndarray, "N"]

@@ -48,9 +48,9 @@ def certify(
     **Arguments:**
 
     - `network`: the network.
-    - `state`: where flat directions and the stable step are looked at; layers left out are completed. Default: where the
-        network settles from a random state, or that state itself where it does not come to rest. (Keyword only, like all
-        that follow.)
+    - `state`: where flat directions and the stable step are looked at; layers left out are completed. Default: where
+        the network settles from a random state, or that state itself where it does not come to rest. (Keyword only,
+        like all that follow.)
     - `level`: the energy that a falsifying state must be below.
     - `key`: for the random state and the searches. Default: `jax.random.key(0)`.
     - `search`: whether to search for a falsifying state where the rules leave it open. Without, such networks are

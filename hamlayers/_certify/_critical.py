@@ -42,6 +42,10 @@ def least_on_cone(matrix: Matrix, free: Bool[np.ndarray, "n"], random: np.random
     Exact where all are free or no two one-sided elements repel, up to rounding; else by enumeration of the supports for
     at most 12 one-sided elements (Bomze, 1998, doi:10.1023/A:1008369322970); else an eigenvalue bound and a search.
     """
+    if len(matrix) > SMALL:
+        lowest = float(np.linalg.eigvalsh(matrix)[0])
+        if lowest > slack(matrix):
+            return Least(lowest, lowest, np.zeros(len(matrix)))
     values, vectors = np.linalg.eigh(matrix)
     if np.all(free):
         return Least(float(values[0]), float(values[0]), vectors[:, 0])

@@ -31,7 +31,7 @@ class DescentRow(NamedTuple):
 
 
 def descent_rows(network: HAM, doubts: Sequence[str], stable: float | None) -> tuple[DescentRow, ...]:
-    """A row for each solver; `doubts` about the convexity of layers, and the step below which Euler is known to fall."""
+    """A row for each solver, given doubts about convexity and the step below which Euler is known to descend."""
     flow = _flow(doubts)
     joint = _jointly_concave(network)
     small = _small_steps(doubts, stable)

@@ -76,8 +76,10 @@ def _inverse(block: Block, ray: Ray) -> Float[np.ndarray, "s n"]:
         p = 1 / np.where(rate > 0, rate, 1)
         powers = np.where(c > 0, c * p * size ** (p - 1), size)
     x = np.where(rate < 1, powers, logarithmic)
-    held_at = np.where(np.max(block.rate, axis=0) == 0, SATURATED * held, 0)
-    # thresholds are negligible beside this; one-sided neurons that are to be at 0 are well below
+    grows = block.rate > 0
+    # one-sided neurons that do not take part are silenced
+    away = np.where(grows[0] & grows[1], 0.0, np.where(grows[1], -1.0, np.where(grows[0], 1.0, held)))
+    held_at = SATURATED * away
     return np.where(u != 0, np.where(u > 0, x, -np.where(rate < 1, powers, size)), held_at)
 
 

@@ -19,7 +19,7 @@ from ._growth import growth
 from ._wide import double_precision, widened
 
 
-LARGEST = 2048
+LARGEST = 1024
 """The most neurons of which a matrix is decomposed."""
 
 FLAT = 1e-9
@@ -50,11 +50,11 @@ class EulerStep(NamedTuple):
 
     **Attributes:**
 
-    - `local`: `2 / mu` with `mu` the largest eigenvalue of `T^-1/2 (1 - H^1/2 J H^1/2) T^-1/2`, the linearisation at the
-        state, where `H` is the Hessian of the Lagrangians, `J` that of minus the synapses and `T` the time constants.
+    - `local`: `2 / mu` with `mu` the largest eigenvalue of `T^-1/2 (1 - H^1/2 J H^1/2) T^-1/2`, the linearisation at
+        the state, where `H` is the Hessian of the Lagrangians, `J` that of minus the synapses and `T` the time constants.
         NaN for a network too large to be decomposed.
-    - `everywhere`: a step up to which no step from any state raises the energy, `min(min tau, 2 / mu)` with `H` replaced
-        by its largest values; `None` where those, or `J`, have no known bound.
+    - `everywhere`: a step up to which no step from any state raises the energy, `min(min tau, 2 / mu)` with `H`
+        replaced by its largest values; `None` where those, or `J`, have no known bound.
     - `why`: of `everywhere`.
     """
 

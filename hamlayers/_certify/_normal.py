@@ -106,9 +106,10 @@ def normal_form(network: HAM, doubts: dict[str, str]) -> Normal:
     terms: list[Term] = []
     unknown: dict[str, str] = {}
     for (members, synapse_name), label in zip(network.connections, network.connection_labels(), strict=True):
-        synapse, places = network.synapses[synapse_name], tuple(network.names.index(name) for name in members)
+        synapse: Any = network.synapses[synapse_name]
+        places = [network.names.index(name) for name in members]
         if isinstance(synapse, Dense) and len(places) > 1:
-            terms.append(Term(places, np.asarray(synapse.weight, np.float64), label))
+            terms.append(Term(tuple(places), np.asarray(synapse.weight, np.float64), label))
         elif isinstance(synapse, (Dense, Bias)):
             current = np.asarray(synapse.weight if isinstance(synapse, Dense) else synapse.bias, np.float64)
             spread = (

@@ -19,8 +19,9 @@ from ._monomials import TIE, Fall
 from ._normal import Block, Normal
 
 
+LARGE = 500
 LARGEST = 3000
-"""The most neurons of which a form is decomposed."""
+"""The most neurons of which a form is decomposed; of more than `LARGE` only where a cheaper bound fails."""
 
 CORNERS = 256
 EXACT = 24
@@ -61,8 +62,10 @@ class _Cone(NamedTuple):
 def decide_quadratic(normal: Normal, found: Sequence[Fall], random: np.random.Generator) -> Quadratic:
     """Whether the form is positive for the given falling monomials, each of two growing factors."""
     cone = _cone_of(normal, found)
-    if cone.neurons.size > LARGEST:
-        return _by_norm(normal, cone)
+    if cone.neurons.size > LARGE:
+        cheap = _by_norm(normal, cone)
+        if cheap.bounded or cone.neurons.size > LARGEST:
+            return cheap
     corners = list(itertools.islice(_corners(normal, found), CORNERS + 1))
     if len(corners) > CORNERS:
         return Quadratic(None, "the couplings depend on bounded activations whose range has too many corners.")
@@ -227,7 +230,7 @@ def _exactly(normal: Normal, cone: _Cone, found: Sequence[Fall]) -> Quadratic:
     if directions:
         return Quadratic(
             False,
-            "the quadratic form is zero in a direction along which a threshold or bias falls.",
+            "the quadratic form is zero in a direction along which a bias falls.",
             None,
             (*directions,),
         )

@@ -37,10 +37,10 @@ class Certificate(NamedTuple):
 
     **Attributes:**
 
-    - `bounded`: whether the energy is bounded below: `"all weights"`, `"these weights"`, `"unbounded"` or `"unknown"`.
+    - `bounded`: is the energy bounded below: `"all weights"`, `"these weights"`, `"unbounded"` or `"unknown"`.
     - `reason`: why.
-    - `margin`: for `"these weights"`, where known, `m` such that all weights may grow by any factor below `1 / (1 - m)`;
-        0 at the edge, where the energy is bounded but no larger weights are.
+    - `margin`: for `"these weights"`, where known, `m` such that all weights may grow by any factor below
+        `1 / (1 - m)`; 0 at the edge, where the energy is bounded but not with larger weights.
     - `level`: the level asked for.
     - `falsifying_state`: where unbounded, a state whose energy is below the level; else `None`.
     - `falsifying_energy`: the energy of that state, by `network.energy`.
@@ -73,9 +73,7 @@ class Certificate(NamedTuple):
             lines.append(f"  margin {self.margin:.4g}: {_room(self.margin)}")
         if self.falsifying_energy is not None:
             lines.append(f"  a state of energy {self.falsifying_energy:.6g}, below {self.level:.6g}, is attached")
-        lines += _table(
-            "connections", self.connections, lambda r: (r.connection, _number(r.exponent), r.verdict, r.why)
-        )
+        lines += _table("connections", self.connections, _connection)
         lines += _table("convexity", self.convexity, lambda r: (r.name, r.lagrangian, _convexity(r)))
         lines += _table("descent", self.descent, lambda r: (r.solver, r.guarantee, r.why))
         lines += _table(f"flat directions at {self.at}", self.flat, _flat)
@@ -93,6 +91,10 @@ def _room(margin: float) -> str:
 
 def _number(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{value:.4g}"
+
+
+def _connection(row: ConnectionRow) -> tuple[str, ...]:
+    return row.connection, _number(row.exponent), row.verdict, row.why
 
 
 def _convexity(row: ConvexityRow) -> str:
