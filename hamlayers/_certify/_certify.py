@@ -15,7 +15,7 @@ from ._boundedness import Verdict, decide
 from ._convexity import check_convexity
 from ._descent import descent_rows
 from ._falsify import Found, along, by_search
-from ._local import euler_step, flat_directions
+from ._local import euler_step, flat_directions, linearise
 from ._monomials import TIE, falls, is_safe
 from ._normal import Normal, normal_form
 from ._report import Certificate, ConnectionRow
@@ -75,7 +75,8 @@ def certify(
     doubts = {row.name: row.doubt for row in convexity if row.doubt}
     normal = normal_form(network, doubts)
     verdict, found = _verdict(network, normal, float(level), random, search)
-    euler = euler_step(network, at)
+    linear = linearise(network, at)
+    euler = euler_step(network, linear)
     layers = [block.doubt for block in normal.blocks if block.doubt]
     return Certificate(
         bounded=verdict.bounded,
@@ -89,7 +90,7 @@ def certify(
         descent=descent_rows(network, layers, euler.everywhere),
         state=at,
         at=label,
-        flat=flat_directions(network, at),
+        flat=flat_directions(network, at, linear),
         euler=euler,
     )
 

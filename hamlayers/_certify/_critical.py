@@ -76,7 +76,7 @@ def _descend(
     """The best of several projected power iterations, each of which lowers the form at every step."""
     shift = float(np.max(np.sum(np.abs(matrix), axis=1))) + 1e-300
 
-    def onto_cone(u: Float[np.ndarray, "n s"]) -> Float[np.ndarray, "n s"]:
+    def onto_cone(u: Float[np.ndarray, "n s"]) -> Float[np.ndarray, "n kept"]:
         u = np.where(free[:, None], u, np.maximum(u, 0))
         norms = np.linalg.norm(u, axis=0)
         return u[:, norms > 0] / norms[norms > 0]

@@ -136,7 +136,7 @@ def _of_norm(lagrangian: lg.LayerNorm | lg.SphericalNorm, shape: tuple[int, ...]
 @growth.register(lg.Spline)
 def _of_spline(lagrangian: lg.Spline, shape: tuple[int, ...]) -> Growth:
     slopes = np.abs(np.asarray(lagrangian.slopes, np.float64))
-    outer = [_per_neuron(slopes[..., k], shape, lagrangian.axis) for k in (0, -1)]
+    outer = [_per_neuron(np.asarray(slopes[..., k]), shape, lagrangian.axis) for k in (0, -1)]
     knots = lagrangian.grid.knots
     at_ends = [np.asarray(lagrangian.activation(jnp.full(shape, float(knots[k]))), np.float64) for k in (0, -1)]
     # the values at the ends are rounded: a little wider is safe
@@ -152,7 +152,7 @@ def _of_spline(lagrangian: lg.Spline, shape: tuple[int, ...]) -> Growth:
 @growth.register(lg.ReLUBasis)
 def _of_relu_basis(lagrangian: lg.ReLUBasis, shape: tuple[int, ...]) -> Growth:
     slope = np.sum(np.abs(np.asarray(lagrangian.weights, np.float64)), axis=-1)
-    slope = _per_neuron(slope, shape, lagrangian.axis)
+    slope = _per_neuron(np.asarray(slope), shape, lagrangian.axis)
     ends = (0.0, np.where(slope > 0, np.inf, 0.0))
     return Growth(*_linear_sides(np.zeros_like(slope), slope), ends, float(np.max(slope)), asymptotic=True)
 

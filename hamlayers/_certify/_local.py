@@ -33,7 +33,7 @@ class FlatRow(NamedTuple):
     **Attributes:**
 
     - `layer`: its name.
-    - `dimension`: of the null space; `None` for a layer that is too large and not elementwise.
+    - `dimension`: of the null space; `None` for a layer that is not elementwise in a network too large for matrices.
     - `neurons`: how many the layer has.
     - `kind`: what the directions are: silent or saturated neurons, the constant direction of a softmax or layer norm.
     """
@@ -63,33 +63,64 @@ class EulerStep(NamedTuple):
     why: str
 
 
-def flat_directions(network: HAM, state: State) -> tuple[FlatRow, ...]:
-    """A row for each layer that has any."""
-    rows = []
+@final
+class Linear(NamedTuple):
+    """`H` and `J` at a state as matrices over all neurons, and the activations."""
+
+    hessian: Float[np.ndarray, "n n"]
+    couplings: Float[np.ndarray, "n n"]
+    activations: Float[np.ndarray, "n"]
+
+
+def linearise(network: HAM, state: State) -> Linear | None:
+    """The linearisation in double precision; `None` for a network that is too large."""
+    if sum(_size(layer) for layer in network.layers.values()) > LARGEST:
+        return None
     with double_precision():
-        wide = widened(network)
-        for name, layer in wide.layers.items():
-            x = jnp.asarray(np.asarray(state[name]).astype(np.float64))
-            rows.append(_flat_row(name, layer, x))
+        at = {name: jnp.asarray(np.asarray(x).astype(np.float64)) for name, x in state.items()}
+        return Linear(*(np.asarray(each, np.float64) for each in _derivatives(widened(network), at)))
+
+
+def flat_directions(network: HAM, state: State, linear: Linear | None) -> tuple[FlatRow, ...]:
+    """A row for each layer that has any."""
+    rows, start = [], 0
+    for name, layer in network.layers.items():
+        places = slice(start, start + _size(layer))
+        start += _size(layer)
+        if isinstance(layer.lagrangian, AbstractElementwise):
+            if linear is None:
+                slopes, g = _slopes_and_activations(layer, state[name])
+            else:
+                slopes, g = np.diag(linear.hessian)[places], linear.activations[places]
+            rows.append(_elementwise_row(name, layer, slopes, g))
+        elif linear is None:
+            rows.append(FlatRow(name, None, _size(layer), "not computed: the network is too large"))
+        else:
+            values, vectors = np.linalg.eigh(_symmetric(linear.hessian[places, places]))
+            null = np.abs(values) <= FLAT * _reference(_bound(layer), values)
+            rows.append(FlatRow(name, int(null.sum()), _size(layer), _null_kind(layer, vectors[:, null])))
     return tuple(row for row in rows if row.dimension != 0)
 
 
-def _flat_row(name: str, layer: Layer, x: Any) -> FlatRow:
-    size, bound = int(np.prod(layer.shape)), growth(layer.lagrangian, layer.shape).smoothness
-    if isinstance(layer.lagrangian, AbstractElementwise):
-        slopes = np.asarray(_slopes(layer, x), np.float64).ravel()
-        flat = np.abs(slopes) <= FLAT * _reference(bound, slopes)
-        g = np.asarray(layer.activation(x), np.float64).ravel()
-        silent = int(np.sum(flat & (g == 0)))
-        kinds = [
-            f"{count} {kind}" for count, kind in ((silent, "silent"), (int(flat.sum()) - silent, "saturated")) if count
-        ]
-        return FlatRow(name, int(flat.sum()), size, " and ".join(kinds) + " neurons")
-    if size > LARGEST:
-        return FlatRow(name, None, size, "not computed: the layer is too large")
-    values, vectors = np.linalg.eigh(_symmetric(_hessian(layer, x)))
-    null = np.abs(values) <= FLAT * _reference(bound, values)
-    return FlatRow(name, int(null.sum()), size, _null_kind(layer, vectors[:, null]))
+def _size(layer: Layer) -> int:
+    return math.prod(layer.shape)
+
+
+def _bound(layer: Layer) -> float:
+    return growth(layer.lagrangian, layer.shape).smoothness
+
+
+def _elementwise_row(name: str, layer: Layer, slopes: Float[np.ndarray, "n"], g: Float[np.ndarray, "n"]) -> FlatRow:
+    flat = np.abs(slopes) <= FLAT * _reference(_bound(layer), slopes)
+    silent = int(np.sum(flat & (g == 0)))
+    counts = ((silent, "silent"), (int(flat.sum()) - silent, "saturated"))
+    kinds = [f"{count} {kind}" for count, kind in counts if count]
+    return FlatRow(name, int(flat.sum()), _size(layer), " and ".join(kinds) + " neurons")
+
+
+def _slopes_and_activations(layer: Layer, x: Any) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
+    g, slopes = _slopes(layer, x)
+    return np.asarray(slopes, np.float64).ravel(), np.asarray(g, np.float64).ravel()
 
 
 def _reference(bound: float, values: Float[np.ndarray, "n"]) -> float:
@@ -105,17 +136,12 @@ def _null_kind(layer: Layer, basis: Float[np.ndarray, "n k"]) -> str:
     return named if count == constants else f"{named} and {count - constants} saturated directions"
 
 
-def euler_step(network: HAM, state: State) -> EulerStep:
+def euler_step(network: HAM, linear: Linear | None) -> EulerStep:
     """The largest stable step at the state, and one that is stable everywhere, where known."""
-    total = sum(int(np.prod(layer.shape)) for layer in network.layers.values())
-    if total > LARGEST:
+    if linear is None:
         return EulerStep(math.nan, None, "the network is too large to be decomposed.")
-    with double_precision():
-        wide = widened(network)
-        at = {name: jnp.asarray(np.asarray(x).astype(np.float64)) for name, x in state.items()}
-        hessian, couplings = (np.asarray(m, np.float64) for m in _derivatives(wide, at))
-    rates = np.concatenate([np.full(np.prod(n.shape), 1 / float(n.tau)) for n in network.layers.values()])
-    local = _step(rates, _root(hessian), _symmetric(couplings))
+    rates = np.concatenate([np.full(_size(n), 1 / float(n.tau)) for n in network.layers.values()])
+    local = _step(rates, _root(linear.hessian), _symmetric(linear.couplings))
     everywhere, why = _everywhere(network, rates)
     return EulerStep(local, everywhere, why)
 
@@ -140,7 +166,7 @@ def _everywhere(network: HAM, rates: Float[np.ndarray, "n"]) -> tuple[float | No
         known = growth(layer.lagrangian, layer.shape)
         if not (known.convex and math.isfinite(known.smoothness)):
             return None, f"the slope of the activation of {name!r} has no known bound."
-        bounds.append(np.full(np.prod(layer.shape), known.smoothness))
+        bounds.append(np.full(_size(layer), known.smoothness))
     couplings = _quadratic_couplings(network)
     if isinstance(couplings, str):
         return None, couplings
@@ -150,7 +176,7 @@ def _everywhere(network: HAM, rates: Float[np.ndarray, "n"]) -> tuple[float | No
 
 def _quadratic_couplings(network: HAM) -> Float[np.ndarray, "n n"] | str:
     """`J` of the synapses of two factors, those that are concave left out; or why it is not known."""
-    sizes = [int(np.prod(layer.shape)) for layer in network.layers.values()]
+    sizes = [_size(layer) for layer in network.layers.values()]
     ends = np.cumsum([0, *sizes])
     couplings = np.zeros((ends[-1], ends[-1]))
     for (members, name), label in zip(network.connections, network.connection_labels(), strict=True):
@@ -177,23 +203,13 @@ def _symmetric(matrix: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
 
 
 @eqx.filter_jit
-def _slopes(layer: Layer, x: Any) -> Any:
-    return jax.jvp(layer.activation, (x,), (jnp.ones_like(x),))[1]
-
-
-def _hessian(layer: Layer, x: Any) -> Float[np.ndarray, "n n"]:
-    return np.asarray(_jacobian(layer, x), np.float64)
+def _slopes(layer: Layer, x: Any) -> tuple[Any, Any]:
+    return jax.jvp(layer.activation, (x,), (jnp.ones_like(x),))
 
 
 @eqx.filter_jit
-def _jacobian(layer: Layer, x: Any) -> Any:
-    flat = lambda values: layer.activation(values.reshape(layer.shape)).reshape(-1)  # noqa: E731
-    return jax.jacfwd(flat)(x.reshape(-1))
-
-
-@eqx.filter_jit
-def _derivatives(network: HAM, state: State) -> tuple[Any, Any]:
-    """`H` and `J` as matrices over all neurons, in the order of the layers."""
+def _derivatives(network: HAM, state: State) -> tuple[Any, Any, Any]:
+    """`H` and `J` as matrices over all neurons, in the order of the layers, and the activations."""
     names = network.names
 
     def joined(values: Any) -> Any:
@@ -209,4 +225,4 @@ def _derivatives(network: HAM, state: State) -> tuple[Any, Any]:
 
     g = joined(activations_of(network, state))
     hessian = jax.jacfwd(lambda x: joined(activations_of(network, split(x))))(joined(state))
-    return hessian, jax.jacfwd(lambda g: joined(drive_of(network, split(g))))(g)
+    return hessian, jax.jacfwd(lambda g: joined(drive_of(network, split(g))))(g), g
