@@ -94,7 +94,7 @@ def network_of(case: Case) -> hl.HAM:
 
 
 def random_case(random: np.random.Generator, shape: str, kinds: tuple[str, ...]) -> Case:
-    """Weights on a grid, so that some are 0 and some forms exactly critical; of several sizes; some without threshold."""
+    """Weights on a grid, so that some are 0 and some forms exactly critical; half of the cases without thresholds."""
     sizes, connections = SHAPES[shape]
     grid = float(random.choice([0.25, 0.25, 0.5]))
     least = random.choice([-4, -4, 0, -1])
@@ -144,7 +144,7 @@ class Oracle:
         return bool(np.all(self.curvature > 0)) and all(weight.ndim == 2 for weight in self.weights)
 
     def least_form(self) -> float:
-        """The least of the quadratic form over unit vectors of the cone; of supports, those that hold an eigenvector."""
+        """The least of the quadratic form over unit vectors of the cone: an eigenvalue of some principal submatrix."""
         n = self.low.size
         matrix = np.diag(self.curvature)
         for members, weight in zip(self.members, self.weights, strict=True):

@@ -189,6 +189,7 @@ def test_the_margin_is_how_far_the_weights_may_grow(make, scale: float) -> None:
 STRUCTURES = [
     ("pair", ("identity", "relu")),
     ("pair", ("repu 3", "spline")),
+    ("pair", ("identity", "tanh")),
     ("self", ("relu",)),
     ("pair and self", ("soft", "rexp")),
     ("chain", ("relu", "identity", "tanh")),
@@ -219,11 +220,11 @@ def test_no_verdict_is_wrong_in_many_examples(structure: tuple[str, tuple[str, .
 
 def test_few_verdicts_are_unknown() -> None:
     random, counts = np.random.default_rng(0), Counter()
-    for seed in range(70):
+    for seed in range(64):
         case = oracle.random_case(random, *STRUCTURES[seed % len(STRUCTURES)])
         counts[agrees(case, seed)[0]] += 1
     assert counts["unknown"] <= 5, counts
-    assert min(counts[verdict] for verdict in ("all weights", "these weights", "unbounded")) >= 5, counts
+    assert min(counts[verdict] for verdict in ("all weights", "these weights", "unbounded")) >= 4, counts
 
 
 def test_the_oracle_knows_the_conjugates() -> None:
@@ -319,7 +320,7 @@ def test_the_growth_of_every_lagrangian_is_known(name: str) -> None:
     assert known.convex == known.asymptotic == (name != "from activation")
     x = 50 * np.random.default_rng(0).normal(size=(20, *SHAPE))
     x = np.clip(x, -80, 80) if "exp" in name else x  # exp(88) is the largest in single precision
-    g = np.stack([np.asarray(lagrangian.activation(jnp.asarray(each, jnp.float32))) for each in x])
+    g = np.stack([np.asarray(lagrangian.activation(jnp.asarray(each, jnp.float32)), float) for each in x])
     assert np.all(g >= np.asarray(known.ends[0]) - 1e-4)
     assert np.all(g <= np.asarray(known.ends[1]) + 1e-4)
     # no pair of states is farther apart in activation than the smoothness allows

@@ -74,7 +74,7 @@ def _descend(
     matrix: Matrix, free: Bool[np.ndarray, "n"], starts: Float[np.ndarray, "n s"], steps: int = 300
 ) -> tuple[Float[np.ndarray, "n"], float]:
     """The best of several projected power iterations, each of which lowers the form at every step."""
-    shift = float(np.max(np.sum(np.abs(matrix), axis=1))) + 1e-300
+    shift = 1.01 * float(np.max(np.sum(np.abs(matrix), axis=1))) + 1e-100  # above every eigenvalue: no step is 0
 
     def onto_cone(u: Float[np.ndarray, "n s"]) -> Float[np.ndarray, "n kept"]:
         u = np.where(free[:, None], u, np.maximum(u, 0))

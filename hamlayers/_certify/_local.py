@@ -33,7 +33,7 @@ class FlatRow(NamedTuple):
     **Attributes:**
 
     - `layer`: its name.
-    - `dimension`: of the null space; `None` for a layer that is not elementwise in a network too large for matrices.
+    - `dimension`: of the null space; `None` for a layer that is not elementwise in too large a network.
     - `neurons`: how many the layer has.
     - `kind`: what the directions are: silent or saturated neurons, the constant direction of a softmax or layer norm.
     """
@@ -51,7 +51,7 @@ class EulerStep(NamedTuple):
     **Attributes:**
 
     - `local`: `2 / mu` with `mu` the largest eigenvalue of `T^-1/2 (1 - H^1/2 J H^1/2) T^-1/2`, the linearisation at
-        the state, where `H` is the Hessian of the Lagrangians, `J` that of minus the synapses and `T` the time constants.
+        the state, where `H` is the Hessian of the Lagrangians, `J` that of minus the synapses, `T` the time constants.
         NaN for a network too large to be decomposed.
     - `everywhere`: a step up to which no step from any state raises the energy, `min(min tau, 2 / mu)` with `H`
         replaced by its largest values; `None` where those, or `J`, have no known bound.
