@@ -167,9 +167,10 @@ class Oracle:
     def least_within(self, radius: float, random: np.random.Generator, starts: int = 32) -> float:
         """The least energy found with activations of at most `radius`: coordinate by coordinate, from many starts."""
         low, high = np.maximum(self.low, -radius), np.minimum(self.high, radius)
-        share = random.uniform(size=(starts, low.size))
-        share[::2] = np.round(share[::2])  # corners
-        shrink = np.where(np.arange(starts) % 4 >= 2, 1, 0)[:, None] * random.uniform(0, 1, size=share.shape)
+        corners = np.array(list(itertools.product((0.0, 1.0), repeat=low.size)))  # where several grow together
+        share = np.concatenate([corners, random.uniform(size=(starts, low.size))])
+        shrink = np.where(np.arange(len(share)) % 2, 1, 0)[:, None] * random.uniform(0, 1, size=share.shape)
+        shrink[: len(corners)] = 0
         g = np.clip((low + share * (high - low)) * radius**-shrink, low, high)
         value = self(g)
         for _ in range(10):
