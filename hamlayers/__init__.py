@@ -1,6 +1,17 @@
 """hamlayers: energy-based associative memories on jax."""
 
 from . import lagrangians as lagrangians, models as models, synapses as synapses
+from ._certify import (
+    Certificate as Certificate,
+    ConnectionRow as ConnectionRow,
+    ConvexityRow as ConvexityRow,
+    DescentRow as DescentRow,
+    EulerStep as EulerStep,
+    FlatRow as FlatRow,
+    Growth as Growth,
+    certify as certify,
+    growth as growth,
+)
 from ._layer import Layer as Layer
 from ._named_layers import (
     ExpLayer as ExpLayer,

@@ -1,0 +1,190 @@
+"""`certify`: everything that can be proven of a network, or disproven by a state."""
+
+import math
+from typing import Any
+
+import jax
+import jax.core
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from .._network import HAM
+from .._typing import State, StateLike
+from ..dynamics import settle
+from ._boundedness import Verdict, decide
+from ._convexity import check_convexity
+from ._descent import descent_rows
+from ._falsify import Found, along, by_search
+from ._local import euler_step, flat_directions, linearise
+from ._monomials import TIE, falls, is_safe
+from ._normal import Normal, normal_form
+from ._report import Certificate, ConnectionRow
+from ._wide import check_known
+
+
+def certify(
+    network: HAM,
+    *,
+    state: StateLike | None = None,
+    level: float | int = -1e6,
+    key: PRNGKeyArray | None = None,
+    search: bool = True,
+) -> Certificate:
+    """Say what is proven of a network: whether its energy is bounded below, and what each solver is guaranteed to do.
+
+    With `L*` growing as `c |g|^p` in each layer, a product of activations is held in check by Young's inequality if
+    the exponents `1 / p` of its layers add up to less than 1, whatever the weights. If they add up to more, the energy
+    falls without end as soon as a weight allows it. At exactly 1 the weights decide: for pairs of linear or rectified
+    layers, whether `sum c u^2 - u^T A u` is positive on the cone of activations (`||W||_2 < 1` for two linear layers).
+
+    `"unbounded"` is never said without a state whose energy, by `network.energy`, is below `level`, and without a proof
+    that the energy goes on falling in that direction (or, for parts of which nothing is known, without having followed
+    it over as many orders of magnitude as numbers have). What can be neither proven nor falsified is `"unknown"`.
+    Rules are for the exact energy, of the weights as they are stored. `Dense`, `Bias` and `Memory` synapses and the
+    Lagrangians of this library are known; for one of your own see [`hamlayers.growth`][].
+
+    It runs on the host, in double precision, and is no part of compiled code.
+
+    **Arguments:**
+
+    - `network`: the network.
+    - `state`: where flat directions and the stable step are looked at; layers left out are completed. Default: where
+        the network settles from a random state, or that state itself where it does not come to rest. (Keyword only,
+        like all that follow.)
+    - `level`: the energy that a falsifying state must be below.
+    - `key`: for the random state and the searches. Default: `jax.random.key(0)`.
+    - `search`: whether to search for a falsifying state where the rules leave it open. Without, such networks are
+        `"unknown"` in less time.
+
+    **Returns:** a [`hamlayers.Certificate`][].
+
+    **Raises:** `TypeError` for anything but a network, a level that is no number, and traced values; `ValueError` for
+    weights, a state or a level that are not finite and a state that does not fit.
+
+    **Source:** Young's inequality and the cones of activations: Krotov and Hopfield, arXiv:2008.06996, section 2, for
+    the energies; flat directions: Fanaskov and Oseledets, arXiv:2410.13866.
+    """
+    _check(network, level)
+    key = jax.random.key(0) if key is None else key
+    if isinstance(key, jax.core.Tracer):
+        raise TypeError("certify: `key` is traced; call it outside jit, grad and vmap.")
+    seeds, start_key = jax.random.split(key)
+    random = np.random.default_rng(np.asarray(jax.random.key_data(seeds)).astype(np.uint32))
+    at, label = _state(network, state, start_key)
+    convexity = check_convexity(network, random)
+    doubts = {row.name: row.doubt for row in convexity if row.doubt}
+    normal = normal_form(network, doubts)
+    verdict, found = _verdict(network, normal, float(level), random, search)
+    linear = linearise(network, at)
+    euler = euler_step(network, linear)
+    layers = [block.doubt for block in normal.blocks if block.doubt]
+    return Certificate(
+        bounded=verdict.bounded,
+        reason=verdict.reason,
+        margin=verdict.margin,
+        level=float(level),
+        falsifying_state=None if found is None else found.state,
+        falsifying_energy=None if found is None else found.energy,
+        connections=_connections(network, normal),
+        convexity=convexity,
+        descent=descent_rows(network, layers, euler.everywhere),
+        state=at,
+        at=label,
+        flat=flat_directions(network, at, linear),
+        euler=euler,
+    )
+
+
+def _check(network: Any, level: Any) -> None:
+    if not isinstance(network, HAM):
+        raise TypeError(f"certify: `network` must be a HAM, got {type(network).__name__}.")
+    if isinstance(level, (bool, np.bool_, str, bytes)) or np.ndim(level) != 0 or not np.isrealobj(level):
+        raise TypeError(f"certify: `level` must be a real number, got {level!r}.")
+    if not math.isfinite(level):
+        raise ValueError(f"certify: `level` must be finite, got {level!r}.")
+    check_known("certify", network)
+
+
+def _state(network: HAM, state: StateLike | None, key: PRNGKeyArray) -> tuple[State, str]:
+    """The state to look at, and what it is."""
+    if state is not None:
+        checked = network.check_state(state, partial=True)
+        for name, x in checked.items():
+            if isinstance(x, jax.core.Tracer):
+                raise TypeError(f"certify: `state[{name!r}]` is traced; call it outside jit, grad and vmap.")
+            if not np.all(np.isfinite(np.asarray(x, np.float64))):
+                raise ValueError(f"certify: `state[{name!r}]` must be finite.")
+        return network.complete(checked), "the given state"
+    start = network.init_state(key=key)
+    try:
+        settled = settle(network, start, throw=False)
+    except (TypeError, ValueError):
+        return start, "a random state"
+    if bool(settled.converged):
+        return settled.state, "a state of rest"
+    return start, "a random state (none of rest was found)"
+
+
+def _verdict(
+    network: HAM, normal: Normal, level: float, random: np.random.Generator, search: bool
+) -> tuple[Verdict, Found | None]:
+    verdict = decide(normal, random)
+    if verdict.bounded != "unknown":
+        return verdict, None
+    for ray in verdict.rays:
+        # where only a lower bound of L* is known, a direction is a guess that must prove itself
+        found = along(network, normal, ray._replace(proven=ray.proven and normal.asymptotic), level)
+        if found is not None:
+            return Verdict("unbounded", f"the energy falls without end along {_lowered(ray.reason)}"), found
+    if normal.asymptotic and any(ray.proven for ray in verdict.rays):
+        more = f"No state below {level:.4g} could be evaluated to its precision; a higher level may be shown."
+        return verdict._replace(reason=f"{verdict.reason} {more}"), None
+    if search:
+        try:
+            found = by_search(network, level, random)
+        except (TypeError, ValueError) as error:
+            return verdict._replace(reason=f"{verdict.reason} No search: {_first_line(error)}"), None
+        if found is not None:
+            reason = f"by search: the energy was followed down as far as numbers reach. ({verdict.reason})"
+            return Verdict("unbounded", reason), found
+        return verdict._replace(reason=f"{verdict.reason} A search found no way down.", margin=None), None
+    return verdict, None
+
+
+def _lowered(reason: str) -> str:
+    return f"a direction found: {reason}" if reason.endswith(".") else f"{reason}."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def _connections(network: HAM, normal: Normal) -> tuple[ConnectionRow, ...]:
+    terms = {term.label: term for term in normal.terms}
+    rows = []
+    for label in network.connection_labels():
+        if label in normal.unknown:
+            rows.append(ConnectionRow(label, math.nan, "unknown", normal.unknown[label] + "."))
+        elif label not in terms:
+            rows.append(ConnectionRow(label, 0.0, "safe", "a constant current."))
+        else:
+            rows.append(_row(normal, label, terms[label]))
+    return tuple(rows)
+
+
+def _row(normal: Normal, label: str, term: Any) -> ConnectionRow:
+    blocks = [normal.blocks[k] for k in term.members]
+    exponent = sum(block.steepest for block in blocks)
+    doubts = [block.doubt for block in blocks if block.doubt]
+    if doubts:
+        return ConnectionRow(label, math.nan, "unknown", doubts[0] + ".")
+    if is_safe(normal, term):
+        single = sum(block.steepest > 0 for block in blocks) <= 1
+        why = "at most one factor is unbounded." if single else "an exponent sum below 1."
+        return ConnectionRow(label, exponent, "safe", why)
+    worst = max((float(np.max(fall.sums)) for fall in falls(normal, term)), default=0.0)
+    if worst == 0.0:
+        return ConnectionRow(label, exponent, "safe", "no weight lets it fall on the cone of activations.")
+    if worst <= 1 + TIE:
+        return ConnectionRow(label, exponent, "critical", "the weights decide.")
+    return ConnectionRow(label, exponent, "dangerous", "it outgrows its layers.")

@@ -1,0 +1,248 @@
+"""Homogeneous forms: is `u^T M u` positive on a cone, is a sum of powers above a sum of monomials.
+
+Every bound returned is a bound up to the rounding of double precision; [`slack`][] says how much that may be.
+"""
+
+import itertools
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import NamedTuple, final
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+Matrix = Float[np.ndarray, "n n"]
+
+ENUMERATED = 12
+"""Up to how many one-sided neurons all supports are tried."""
+
+SMALL = 64
+"""Up to how many neurons a positive bound is sharpened."""
+
+
+@final
+class Least(NamedTuple):
+    """Bounds of the least `u^T M u` over unit vectors of the cone, and a unit vector at which it is `upper`."""
+
+    lower: float
+    upper: float
+    direction: Float[np.ndarray, "n"]
+
+
+def slack(matrix: Matrix) -> float:
+    """Below this the sign of a quadratic form is not known: the rounding error of an eigenvalue."""
+    size = max(float(np.max(np.sum(np.abs(matrix), axis=1), initial=0.0)), 1.0)
+    return 64 * len(matrix) * float(np.finfo(np.float64).eps) * size
+
+
+def least_on_cone(matrix: Matrix, free: Bool[np.ndarray, "n"], random: np.random.Generator) -> Least:
+    """Bounds of the least `u^T M u` over unit vectors whose elements are `>= 0` unless they are `free`.
+
+    Exact where all are free or no two one-sided elements repel, up to rounding; else by enumeration of the supports for
+    at most 12 one-sided elements (Bomze, 1998, doi:10.1023/A:1008369322970); else an eigenvalue bound and a search.
+    """
+    if len(matrix) > SMALL:
+        lowest = float(np.linalg.eigvalsh(matrix)[0])
+        if lowest > slack(matrix):
+            return Least(lowest, lowest, np.zeros(len(matrix)))
+    values, vectors = np.linalg.eigh(matrix)
+    if np.all(free):
+        return Least(float(values[0]), float(values[0]), vectors[:, 0])
+    # |u| does no worse where the couplings attract, so a bound for it is one for the cone
+    attracting = _attracting(matrix, free)
+    low_values, low_vectors = np.linalg.eigh(attracting)
+    lower, tolerance = max(float(values[0]), float(low_values[0])), slack(matrix)
+    if lower > tolerance and len(matrix) > SMALL:
+        return Least(lower, lower, np.zeros(len(matrix)))
+    starts = np.concatenate([vectors[:, :4], -vectors[:, :4], low_vectors[:, :2], -low_vectors[:, :2]], axis=1)
+    direction, upper = _descend(matrix, free, np.concatenate([starts, random.normal(size=(len(matrix), 24))], axis=1))
+    lower = min(lower, upper)
+    if upper < -tolerance or upper - lower <= tolerance:
+        return Least(lower, upper, direction)
+    return Least(max(lower, _bisect(matrix, free, max(lower, -tolerance), upper, 4 * tolerance)), upper, direction)
+
+
+def _attracting(matrix: Matrix, free: Bool[np.ndarray, "n"]) -> Matrix:
+    either = free[:, None] | free[None, :]
+    result = np.where(either, -np.abs(matrix), np.minimum(matrix, 0))
+    np.fill_diagonal(result, np.diag(matrix))
+    return result
+
+
+def _descend(
+    matrix: Matrix, free: Bool[np.ndarray, "n"], starts: Float[np.ndarray, "n s"], steps: int = 300
+) -> tuple[Float[np.ndarray, "n"], float]:
+    """The best of several projected power iterations, each of which lowers the form at every step."""
+    shift = 1.01 * float(np.max(np.sum(np.abs(matrix), axis=1))) + 1e-100  # above every eigenvalue: no step is 0
+
+    def onto_cone(u: Float[np.ndarray, "n s"]) -> Float[np.ndarray, "n kept"]:
+        u = np.where(free[:, None], u, np.maximum(u, 0))
+        norms = np.linalg.norm(u, axis=0)
+        return u[:, norms > 0] / norms[norms > 0]
+
+    u = onto_cone(np.concatenate([starts, np.eye(len(matrix))[:, :64]], axis=1))
+    for _ in range(steps):
+        u = onto_cone(shift * u - matrix @ u)
+    forms = np.einsum("is,is->s", u, matrix @ u)
+    best = int(np.argmin(forms))
+    return u[:, best], float(forms[best])
+
+
+def _bisect(matrix: Matrix, free: Bool[np.ndarray, "n"], low: float, high: float, least: float) -> float:
+    """A level that the form stays above, as large as a few halvings find; `-inf` if none is found."""
+    if not _stays_above(matrix, free, least):
+        return -np.inf
+    low = max(low, least)
+    for _ in range(8):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _stays_above(matrix, free, middle) else (low, middle)
+    return low
+
+
+def _stays_above(matrix: Matrix, free: Bool[np.ndarray, "n"], level: float) -> bool:
+    """Whether `u^T (M - level) u > 0` is proven on the cone: the free elements minimised out, then copositivity."""
+    shifted = matrix - level * np.eye(len(matrix))
+    inner, outer = shifted[np.ix_(free, free)], shifted[np.ix_(~free, ~free)]
+    if np.any(free):
+        if np.linalg.eigvalsh(inner)[0] <= 4 * slack(matrix):
+            return False
+        across = shifted[np.ix_(free, ~free)]
+        outer = outer - across.T @ np.linalg.solve(inner, across)
+        outer = (outer + outer.T) / 2
+    reduced = np.minimum(outer, 0)
+    np.fill_diagonal(reduced, np.diag(outer))
+    if np.linalg.eigvalsh(reduced)[0] > slack(outer) or np.linalg.eigvalsh(outer)[0] > slack(outer):
+        return True
+    return len(outer) <= ENUMERATED and _least_on_simplex(outer) > len(outer) * slack(outer)
+
+
+def _least_on_simplex(matrix: Matrix) -> float:
+    """The least `u^T M u` over `u >= 0` with `sum u = 1`: the least at a stationary point of some support.
+
+    A least value is attained at a support on which the form is strictly convex: along a flat line one could go on to
+    the boundary. So it is enough to try the supports whose stationary point is unique.
+    """
+    n, best = len(matrix), float(np.min(np.diag(matrix)))
+    for size in range(2, n + 1):
+        supports = np.array(list(itertools.combinations(range(n), size)))
+        bordered = np.ones((len(supports), size + 1, size + 1))
+        bordered[:, :size, :size] = matrix[supports[:, :, None], supports[:, None, :]]
+        bordered[:, size, size] = 0
+        _, logs = np.linalg.slogdet(bordered)
+        bordered, supports = bordered[np.isfinite(logs)], supports[np.isfinite(logs)]
+        right = np.zeros((len(bordered), size + 1, 1))
+        right[:, size] = 1
+        u = np.linalg.solve(bordered, right)[:, :size, 0]
+        inside = np.all(u >= -1e-9, axis=1) & np.all(np.isfinite(u), axis=1)
+        u = np.maximum(u[inside], 0)
+        u = u / np.sum(u, axis=1, keepdims=True)
+        blocks = bordered[inside][:, :size, :size]
+        best = min([best, *np.einsum("si,sij,sj->s", u, blocks, u).tolist()])
+    return best
+
+
+# --- sums of powers against sums of monomials -------------------------------------------------------------------------
+
+
+@final
+class Ratio(NamedTuple):
+    """Bounds of the largest `F(y) / <c, y>` over `y >= 0`, and a `y` at which it is `lower`."""
+
+    lower: float
+    upper: float
+    where: Float[np.ndarray, "n"]
+
+
+def largest_ratio(
+    coefficients: Float[np.ndarray, "n"],
+    weights: Float[np.ndarray, "m"],
+    factors: Int[np.ndarray, "m k"],
+    rates: Float[np.ndarray, "m k"],
+) -> Ratio:
+    """Bounds of the largest ratio of `F(y) = sum_m w_m prod_k y[factors_mk]^rates_mk` to `<c, y>`.
+
+    With `w > 0` and rates of sum 1, `F` is concave and homogeneous of degree 1, hence `F(z) <= <grad F(y), z>` for all
+    `y > 0`, and the ratio is at most `max_i dF/dy_i / c_i`, at any `y`: the bound of Collatz and Wielandt. Scaling each
+    element by the square root of its own such quotient brings the bounds together.
+
+    - **Source**: nonlinear Perron-Frobenius theory, Gaubert and Gunawardena (2004), doi:10.1090/S0002-9947-04-03470-1.
+    """
+    n = coefficients.size
+    involved = np.zeros(n, bool)
+    involved[factors[rates > 0]] = True
+    logs = np.where(involved, -np.log(np.where(involved, coefficients, 1)), 0.0)
+    lower, upper, where = 0.0, np.inf, np.zeros(n)
+    groups = _components(n, factors, rates)
+    for _ in range(2000):
+        terms = weights * np.exp(np.sum(rates * logs[factors], axis=1))
+        shares = np.bincount(factors.ravel(), (rates * terms[:, None]).ravel(), n)
+        mass = np.where(involved, coefficients * np.exp(logs), 1)
+        quotients = np.where(involved, shares / mass, 0)
+        upper = min(upper, float(np.max(quotients, initial=0)))
+        # the ratio of each component by itself
+        sums = [np.bincount(groups, np.where(involved, values, 0), n) for values in (shares, mass)]
+        ratios = np.where(sums[1] > 0, sums[0] / np.where(sums[1] > 0, sums[1], 1), 0)
+        if np.max(ratios) > lower:
+            chosen = involved & (groups == np.argmax(ratios))
+            lower, where = float(np.max(ratios)), np.where(chosen, np.exp(logs - np.max(logs[chosen])), 0)
+        if upper - lower <= 1e-9 * upper:
+            break
+        logs = logs + np.where(involved, np.log(np.where(involved, quotients, 1)), 0) / 2
+    return Ratio(lower, upper, where)
+
+
+def _components(n: int, factors: Int[np.ndarray, "m k"], rates: Float[np.ndarray, "m k"]) -> Int[np.ndarray, "n"]:
+    """The number of the component of each variable; two that share a monomial are in one."""
+    import scipy.sparse as sparse  # imported when used: it is slow to import
+
+    first = factors[np.arange(len(factors)), np.argmax(rates > 0, axis=1)]
+    ends = np.where(rates > 0, factors, first[:, None])
+    starts = np.repeat(first, factors.shape[1])
+    graph = sparse.coo_array((np.ones(starts.size), (starts, ends.ravel())), shape=(n, n))
+    return sparse.csgraph.connected_components(graph, directed=False)[1]
+
+
+# --- exactly critical forms -------------------------------------------------------------------------------------------
+
+
+def null_space(matrix: list[list[Fraction]]) -> list[list[Fraction]] | None:
+    """A basis of the null space of a symmetric matrix of exact numbers if it is positive semidefinite, else `None`.
+
+    By symmetric elimination in rational arithmetic: no rounding.
+    """
+    n = len(matrix)
+    rows = [list(row) for row in matrix]
+    pivots: list[int] = []
+    rest = list(range(n))
+    while rest:
+        if any(rows[i][i] < 0 for i in rest):
+            return None
+        pivot = next((i for i in rest if rows[i][i] > 0), None)
+        if pivot is None:
+            if any(rows[i][j] != 0 for i in rest for j in rest):
+                return None
+            break
+        pivots.append(pivot)
+        rest.remove(pivot)
+        for i in rest:
+            factor = rows[i][pivot] / rows[pivot][pivot]
+            if factor != 0:
+                rows[i] = [a - factor * b for a, b in zip(rows[i], rows[pivot], strict=True)]
+    return [_solve_back(rows, pivots, index, n) for index in rest]
+
+
+def _solve_back(rows: list[list[Fraction]], pivots: list[int], index: int, n: int) -> list[Fraction]:
+    """The null vector with a 1 at a place that was never a pivot and 0 at the other such places."""
+    z = [Fraction(0)] * n
+    z[index] = Fraction(1)
+    for done, pivot in _reversed(pivots):
+        later = [j for j in range(n) if j != pivot and j not in done]
+        z[pivot] = -sum((rows[pivot][j] * z[j] for j in later), Fraction(0)) / rows[pivot][pivot]
+    return z
+
+
+def _reversed(pivots: list[int]) -> Iterator[tuple[set[int], int]]:
+    """The pivots, the last first, each with those eliminated before it."""
+    for k in range(len(pivots) - 1, -1, -1):
+        yield set(pivots[:k]), pivots[k]

@@ -1,0 +1,170 @@
+"""A network in the form that the proofs are about: neurons with growing or bounded activations, and monomials.
+
+Up to what is bounded, `E(g) = sum_i c_i |g_i|^p_i + <linear, g> - sum_terms sum W g_1 ... g_k` over the range of the
+activations. A memory `-L_h(Xi g) = min_h L_h*(h) - <h, Xi g>` is a bilinear term with a virtual layer of its own.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, final
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from .._network import HAM
+from ..lagrangians import AbstractLagrangian
+from ..synapses import Bias, Dense, Memory
+from ._growth import Growth, growth
+
+
+@final
+class Block(NamedTuple):
+    """The neurons of a layer, or of the hidden layer of a memory, with arrays over the flattened neurons.
+
+    `rate`, `coefficient` are `(2, n)`, for the lower and the upper side; `rows` are the sets of neurons on a simplex.
+    `virtual` blocks have no state; `doubt` says why `L*` is not known to be convex, or is empty.
+    """
+
+    name: str
+    start: int
+    rate: Float[np.ndarray, "2 n"]
+    coefficient: Float[np.ndarray, "2 n"]
+    low: Float[np.ndarray, "n"]
+    high: Float[np.ndarray, "n"]
+    linear: Float[np.ndarray, "n"]
+    rows: tuple[Int[np.ndarray, "row"], ...]
+    ghost: bool
+    asymptotic: bool
+    pure: bool
+    virtual: bool
+    doubt: str
+
+    @property
+    def size(self) -> int:
+        """The number of neurons."""
+        return self.low.size
+
+    @property
+    def neurons(self) -> slice:
+        """Where they are among all neurons."""
+        return slice(self.start, self.start + self.size)
+
+    @property
+    def steepest(self) -> float:
+        """The largest rate of any neuron and side."""
+        return float(np.max(self.rate))
+
+
+@final
+class Term(NamedTuple):
+    """`-sum W g_1 ... g_k`: the numbers of the blocks, the weight, and the label of the connection."""
+
+    members: tuple[int, ...]
+    weight: Float[np.ndarray, "..."]
+    label: str
+
+
+@final
+class Normal(NamedTuple):
+    """Blocks, terms of two or more factors, and what no rule is known for: why, by label of the connection."""
+
+    blocks: tuple[Block, ...]
+    terms: tuple[Term, ...]
+    unknown: dict[str, str]
+
+    @property
+    def size(self) -> int:
+        """The number of neurons, virtual ones included."""
+        return sum(block.size for block in self.blocks)
+
+    def over_neurons(self, field: str) -> Any:
+        """A field of the blocks, over all neurons along the last axis."""
+        return np.concatenate([getattr(block, field) for block in self.blocks], axis=-1)
+
+    @property
+    def growing(self) -> Bool[np.ndarray, "N"]:
+        """Which neurons have an activation that is unbounded."""
+        return np.any(self.over_neurons("rate") > 0, axis=0)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why nothing can be proven, if so."""
+        return tuple(b.doubt for b in self.blocks if b.doubt) + tuple(self.unknown.values())
+
+    @property
+    def asymptotic(self) -> bool:
+        """Whether the growth of every block is known."""
+        return not self.doubts and all(block.asymptotic for block in self.blocks)
+
+
+def normal_form(network: HAM, doubts: dict[str, str]) -> Normal:
+    """The normal form of a network; `doubts` tells of which layers and connections convexity is in doubt, and why."""
+    blocks: list[Block] = []
+    for name in network.names:
+        layer = network.layers[name]
+        linear = np.zeros(layer.shape) if layer.bias is None else np.asarray(layer.bias, np.float64)
+        blocks.append(_block(name, blocks, layer.lagrangian, layer.shape, linear, doubts.get(name, "")))
+    terms: list[Term] = []
+    unknown: dict[str, str] = {}
+    for (members, synapse_name), label in zip(network.connections, network.connection_labels(), strict=True):
+        synapse: Any = network.synapses[synapse_name]
+        places = [network.names.index(name) for name in members]
+        if isinstance(synapse, Dense) and len(places) > 1:
+            terms.append(Term(tuple(places), np.asarray(synapse.weight, np.float64), label))
+        elif isinstance(synapse, (Dense, Bias)):
+            current = np.asarray(synapse.weight if isinstance(synapse, Dense) else synapse.bias, np.float64)
+            spread = (
+                np.broadcast_to(current, network.layers[members[0]].shape) if isinstance(synapse, Bias) else current
+            )
+            blocks[places[0]] = blocks[places[0]]._replace(linear=blocks[places[0]].linear - spread.ravel())
+        elif isinstance(synapse, Memory):
+            patterns = np.asarray(synapse.patterns, np.float64)
+            flat, hidden = patterns.reshape(len(patterns), -1), (len(patterns),)
+            name, zero = f"hidden layer of {label}", np.zeros(hidden)
+            blocks.append(_block(name, blocks, synapse.lagrangian, hidden, zero, doubts.get(label, ""), virtual=True))
+            terms.append(Term((places[0], len(blocks) - 1), flat.T, label))
+        else:
+            unknown[label] = f"no rule is known for the synapse {synapse_name!r}, a {type(synapse).__name__}"
+    return Normal(tuple(blocks), tuple(terms), unknown)
+
+
+def _block(
+    name: str,
+    before: Sequence[Block],
+    lagrangian: AbstractLagrangian,
+    shape: tuple[int, ...],
+    linear: Float[np.ndarray, "..."],
+    doubt: str,
+    *,
+    virtual: bool = False,
+) -> Block:
+    known = growth(lagrangian, shape)
+    if not isinstance(known, Growth):
+        raise TypeError(f"certify: `growth` of {type(lagrangian).__name__} must give a Growth, got {known!r}.")
+    if not doubt and not known.convex:
+        doubt = f"{type(lagrangian).__name__} of {name!r} is not known to be convex"
+
+    def pair(values: tuple[Any, Any]) -> Float[np.ndarray, "2 n"]:
+        return np.stack([np.broadcast_to(np.asarray(v, np.float64), shape).ravel() for v in values])
+
+    low, high = pair(known.ends)
+    return Block(
+        name=name,
+        start=sum(block.size for block in before),
+        rate=pair(known.rates),
+        coefficient=pair(known.coefficients),
+        low=low,
+        high=high,
+        linear=linear.ravel(),
+        rows=() if known.simplex is None else _rows(shape, known.simplex),
+        ghost=known.ghost,
+        asymptotic=known.asymptotic,
+        pure=known.pure,
+        virtual=virtual,
+        doubt=doubt,
+    )
+
+
+def _rows(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[Int[np.ndarray, "row"], ...]:
+    """The flat numbers of the neurons that sum to 1, for each such set."""
+    numbers = np.moveaxis(np.arange(int(np.prod(shape))).reshape(shape), axes, range(-len(axes), 0))
+    return tuple(numbers.reshape(-1, int(np.prod([shape[axis] for axis in axes]))))
