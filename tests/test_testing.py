@@ -274,18 +274,3 @@ def test_fuzzing() -> None:
         ht.check_network(network, examples=10)
 
     check()
-
-
-# --- counterexamples found so far -------------------------------------------------------------------------------------
-
-
-def test_spline_used_before_x64_is_switched_on() -> None:
-    """Found by `check_network`: indices of 64 bits, traced as 32, failed once x64 was on."""
-    spline = lg.Spline(np.ones(9, np.float32), grid=7, interval=(-2, 2))
-    network = hl.HAM({"a": hl.Layer(spline, 4)})
-    before = network.activations({"a": jnp.ones(4)})["a"]
-    with jax.enable_x64(True):
-        after = network.activations({"a": jnp.ones(4, np.float32)})["a"]
-        wide = network.activations({"a": jnp.ones(4, np.float64)})["a"]
-    np.testing.assert_array_equal(before, after)
-    assert wide.dtype == np.float64

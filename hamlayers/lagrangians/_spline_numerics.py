@@ -83,8 +83,7 @@ def _follow(
     chain: Chain, start: list[Float[Array, "G"]], windows: Float[Array, "G n p"], integral: Integral
 ) -> list[Float[Array, "G m"]]:
     """The activation, and the integral, at the bases of the rows of a chain and of the one behind it."""
-    # a new array each time: jax remembers one that it has met in single precision, and refuses it in double
-    active = windows[:, chain.pieces.astype(np.int32)]
+    active = windows[:, chain.pieces]
 
     def weigh(weights: np.ndarray) -> Float[Array, "G m"]:
         return jnp.sum(active * constant(weights[None], windows), axis=-1)
