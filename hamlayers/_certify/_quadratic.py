@@ -212,15 +212,13 @@ def _by_norm(normal: Normal, cone: _Cone) -> Quadratic:
 def _exactly(normal: Normal, cone: _Cone, found: Sequence[Fall]) -> Quadratic:
     """A form that is zero in some direction, where that can be decided without rounding and the rest is linear."""
     open_end = Quadratic(None, "the quadratic form of the couplings is zero, up to rounding, in some direction.")
-    if not _is_pure(normal, cone) or cone.neurons.size > EXACT:
+    if not _is_pure(normal, cone) or cone.neurons.size > EXACT or cone.uneven.size:
         return open_end
     matrix, linear = _exact_form(normal, cone)
     basis = null_space(matrix)
     if basis is None:
         return open_end
     falling = [_along(z, linear, cone) for z in basis]
-    if all(slope is not None and slope == 0 for slope, _ in falling) or _pushes_back(linear, cone):
-        return Quadratic(True, "the quadratic form is zero in a direction along which nothing else falls.", 0.0)
     directions = []
     for slope, z in falling:
         if slope is not None and slope < 0:
@@ -228,12 +226,12 @@ def _exactly(normal: Normal, cone: _Cone, found: Sequence[Fall]) -> Quadratic:
             u[cone.neurons] = [float(a) for a in z]
             directions.append((u, np.zeros(normal.size)))
     if directions:
-        return Quadratic(
-            False,
-            "the quadratic form is zero in a direction along which a bias falls.",
-            None,
-            (*directions,),
-        )
+        reason = "the quadratic form is zero in a direction along which a bias falls."
+        return Quadratic(False, reason, None, (*directions,))
+    # a combination of null vectors that share no neuron is in the cone only if each of them is
+    apart = all(sum(z[k] != 0 for z in basis) <= 1 for k in range(len(matrix)))
+    if apart or all(slope == 0 for slope, _ in falling) or _pushes_back(linear, cone):
+        return Quadratic(True, "the quadratic form is zero in a direction along which nothing else falls.", 0.0)
     return open_end
 
 
