@@ -115,7 +115,10 @@ def _critical(normal: Normal, found: Sequence[Fall]) -> Verdict:
         factors.append(np.pad(fall.factors + n * sides, missing))
         rates.append(np.pad(fall.rates, missing))
     joined = [np.concatenate(each) for each in (weights, factors, rates)]
-    ratio = largest_ratio(normal.over_neurons("coefficient").ravel(), *joined)
+    coefficients = normal.over_neurons("coefficient").ravel()
+    if np.any(coefficients[joined[1][joined[2] > 0]] == 0):
+        return Verdict("unknown", "couplings have an exponent sum of 1, and a coefficient of what holds them is 0.")
+    ratio = largest_ratio(coefficients, *joined)
     tolerance = 1e-9
     if ratio.upper < 1 - tolerance:
         reason = f"the couplings of exponent sum 1 are at most {ratio.upper:.4g} of what holds them."

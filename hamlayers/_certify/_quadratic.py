@@ -69,12 +69,12 @@ def decide_quadratic(normal: Normal, found: Sequence[Fall], random: np.random.Ge
     corners = list(itertools.islice(_corners(normal, found), CORNERS + 1))
     if len(corners) > CORNERS:
         return Quadratic(None, "the couplings depend on bounded activations whose range has too many corners.")
-    least, directions, tied = np.inf, [], False
+    least, highest, directions, tied = np.inf, np.inf, [], False
     for held in corners:
         couplings = _couplings(normal, cone, held)
         for orthant in _orthants(cone, couplings):
             result = _decide_corner(orthant, couplings, random)
-            least = min(least, result.lower)
+            least, highest = min(least, result.lower), min(highest, result.upper)
             u = np.zeros(normal.size)
             u[cone.neurons] = result.direction
             if result.upper < 0:
@@ -84,7 +84,11 @@ def decide_quadratic(normal: Normal, found: Sequence[Fall], random: np.random.Ge
         return Quadratic(False, "the quadratic form of the couplings is negative in a direction.", None, (*directions,))
     if not tied:
         return Quadratic(True, "the quadratic form of the couplings is positive.", float(least))
-    return _exactly(normal, cone, found)
+    decided = _exactly(normal, cone)
+    if decided.bounded is None and highest > 0:
+        some = f"of its {cone.neurons.size} neurons, {int(np.sum(~cone.free))} are one-sided, too many to be enumerated"
+        return Quadratic(None, f"the sign of the quadratic form of the couplings is not known: {some}.")
+    return decided
 
 
 def _cone_of(normal: Normal, found: Sequence[Fall]) -> _Cone:
@@ -209,7 +213,7 @@ def _by_norm(normal: Normal, cone: _Cone) -> Quadratic:
 # --- exactly critical -------------------------------------------------------------------------------------------------
 
 
-def _exactly(normal: Normal, cone: _Cone, found: Sequence[Fall]) -> Quadratic:
+def _exactly(normal: Normal, cone: _Cone) -> Quadratic:
     """A form that is zero in some direction, where that can be decided without rounding and the rest is linear."""
     open_end = Quadratic(None, "the quadratic form of the couplings is zero, up to rounding, in some direction.")
     if not _is_pure(normal, cone) or cone.neurons.size > EXACT or cone.uneven.size:
