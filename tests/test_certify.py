@@ -184,7 +184,7 @@ def test_the_margin_is_how_far_the_weights_may_grow(make, scale: float) -> None:
         assert hl.certify(network, state=network.init_state(), level=-1e3).bounded == expected
 
 
-# --- counterexamples: verdicts that were wrong once ---------------------------------------------------------------------
+# --- counterexamples: verdicts that were wrong once -------------------------------------------------------------------
 
 
 def gated(a, b, h, *weights) -> hl.HAM:
