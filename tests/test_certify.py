@@ -212,6 +212,11 @@ def test_a_bounded_layer_held_twice_is_not_decided_by_corners(name: str) -> None
     assert hl.certify(network, state=network.init_state(), search=False).bounded in ("unbounded", "unknown")
 
 
+@given(seed=st.integers(0, 2**32 - 1))
+def test_no_verdict_is_wrong_where_a_layer_is_held_twice(seed: int) -> None:
+    agrees(oracle.random_case(np.random.default_rng(seed), "held twice", ("identity", "relu", "tanh")), seed)
+
+
 OUT_OF_REACH = {
     # h_1 + h_2 is at most the square root of 2 on the circle, 2 in the corner of the square around it
     "sphere": (lambda: gated(I, I, lg.SphericalNorm(), [[[0.6, 0.6]]]), 1.0),
