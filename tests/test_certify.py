@@ -54,15 +54,11 @@ UNIT = normal(0, 3, 4) / np.linalg.norm(normal(0, 3, 4), 2)
 VERDICTS = {
     # the exponent rule: repu n has the exponent n / (n - 1)
     "identity, repu 1.5": (lambda: pair(I, lg.RePU(1.5), [[3.0]]), "all weights"),
-    "identity, repu 2": (lambda: pair(I, lg.RePU(2), [[3.0]]), "unbounded"),
     "identity, repu 3": (lambda: pair(I, lg.RePU(3), [[3.0]]), "unbounded"),
     "identity, exp": (lambda: pair(I, lg.Exp(), 0.3 * UNIT), "unbounded"),
     "identity, rexp": (lambda: pair(I, lg.Rexp(), 0.3 * UNIT), "unbounded"),
     "identity, softmax": (lambda: pair(I, lg.Softmax(), 30 * UNIT), "all weights"),
-    "identity, tanh": (lambda: pair(I, lg.Tanh(), 30 * UNIT), "all weights"),
-    "identity, sigmoid": (lambda: pair(I, lg.Sigmoid(), 30 * UNIT), "all weights"),
     "exp, layer norm": (lambda: pair(lg.Exp(), lg.LayerNorm(), 30 * UNIT), "all weights"),
-    "exp, erf": (lambda: pair(lg.Exp(), lg.Erf(), 30 * UNIT), "all weights"),
     # at an exponent sum of 1 the weights decide
     "identity, identity, below": (lambda: pair(I, I, 0.99 * UNIT), "these weights"),
     "identity, identity, above": (lambda: pair(I, I, 1.01 * UNIT), "unbounded"),
@@ -124,7 +120,17 @@ VERDICTS = {
 }
 
 
-@pytest.mark.parametrize("name", VERDICTS)
+QUICK = ("identity, exp", "identity, softmax", "identity, identity, above", "memory, cubic", "three identities")
+"""Of every way of deciding one; what else the fast profile leaves out is decided in the same ways."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow if v == "unbounded" and n not in QUICK else ())
+        for n, (_, v) in VERDICTS.items()
+    ],
+)
 def test_verdicts(name: str) -> None:
     make, expected = VERDICTS[name]
     network = make()
@@ -212,6 +218,8 @@ def test_a_bounded_layer_held_twice_is_not_decided_by_corners(name: str) -> None
     assert hl.certify(network, state=network.init_state(), search=False).bounded in ("unbounded", "unknown")
 
 
+@pytest.mark.slow
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_no_verdict_is_wrong_where_a_layer_is_held_twice(seed: int) -> None:
     agrees(oracle.random_case(np.random.default_rng(seed), "held twice", ("identity", "relu", "tanh")), seed)
@@ -303,6 +311,7 @@ def test_no_verdict_is_wrong_in_many_examples(structure: tuple[str, tuple[str, .
     agrees(oracle.random_case(np.random.default_rng(seed), *structure), seed)
 
 
+@pytest.mark.slow
 def test_few_verdicts_are_unknown() -> None:
     random, counts = np.random.default_rng(0), Counter()
     for seed in range(64):
