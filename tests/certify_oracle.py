@@ -60,8 +60,13 @@ SHAPES: dict[str, tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]] = {
     "triple": ((1, 2, 1), ((0, 1, 2),)),
     "triple and pair": ((1, 1, 1), ((0, 1, 2), (0, 1))),
     "memory": ((2,), ((0,),)),
+    "held twice": ((1, 1, 1), ((0, 1), (0, 1, 2, 2))),
 }
 """By name the sizes of the layers, and the connections; a connection of one layer is a memory of two patterns."""
+
+
+TABLE = ("pair", "self", "pair and self", "chain", "triple", "triple and pair", "memory")
+"""Those of the confusion table."""
 
 
 class Case(NamedTuple):
@@ -134,9 +139,9 @@ class Oracle:
             np.sum(f.conjugate(p), axis=-1) for f, p in zip(self.families, parts, strict=True)
         )
         for members, weight in zip(self.members, self.weights, strict=True):
-            factors = ", ".join("..." + "ijk"[k] for k in range(len(members)))
+            factors = ", ".join("..." + "ijkl"[k] for k in range(len(members)))
             total = total - np.einsum(
-                f"{'ijk'[: len(members)]}, {factors} -> ...", weight, *[parts[i] for i in members]
+                f"{'ijkl'[: len(members)]}, {factors} -> ...", weight, *[parts[i] for i in members]
             )
         return total
 
@@ -215,7 +220,7 @@ class Oracle:
 def confusion(examples: int, seed: int = 0) -> Counter:
     """How often each verdict met each truth."""
     random, counts = np.random.default_rng(seed), Counter()
-    structures = [(shape, random_kinds(random, shape)) for shape in SHAPES for _ in range(4)]
+    structures = [(shape, random_kinds(random, shape)) for shape in TABLE for _ in range(4)]
     for k in range(examples):
         case = random_case(random, *structures[k % len(structures)])
         counts[(verdict_of(case), Oracle(case).falls(random))] += 1

@@ -54,15 +54,11 @@ UNIT = normal(0, 3, 4) / np.linalg.norm(normal(0, 3, 4), 2)
 VERDICTS = {
     # the exponent rule: repu n has the exponent n / (n - 1)
     "identity, repu 1.5": (lambda: pair(I, lg.RePU(1.5), [[3.0]]), "all weights"),
-    "identity, repu 2": (lambda: pair(I, lg.RePU(2), [[3.0]]), "unbounded"),
     "identity, repu 3": (lambda: pair(I, lg.RePU(3), [[3.0]]), "unbounded"),
     "identity, exp": (lambda: pair(I, lg.Exp(), 0.3 * UNIT), "unbounded"),
     "identity, rexp": (lambda: pair(I, lg.Rexp(), 0.3 * UNIT), "unbounded"),
     "identity, softmax": (lambda: pair(I, lg.Softmax(), 30 * UNIT), "all weights"),
-    "identity, tanh": (lambda: pair(I, lg.Tanh(), 30 * UNIT), "all weights"),
-    "identity, sigmoid": (lambda: pair(I, lg.Sigmoid(), 30 * UNIT), "all weights"),
     "exp, layer norm": (lambda: pair(lg.Exp(), lg.LayerNorm(), 30 * UNIT), "all weights"),
-    "exp, erf": (lambda: pair(lg.Exp(), lg.Erf(), 30 * UNIT), "all weights"),
     # at an exponent sum of 1 the weights decide
     "identity, identity, below": (lambda: pair(I, I, 0.99 * UNIT), "these weights"),
     "identity, identity, above": (lambda: pair(I, I, 1.01 * UNIT), "unbounded"),
@@ -124,7 +120,17 @@ VERDICTS = {
 }
 
 
-@pytest.mark.parametrize("name", VERDICTS)
+QUICK = ("identity, exp", "identity, softmax", "identity, identity, above", "memory, cubic", "three identities")
+"""Of every way of deciding one; what else the fast profile leaves out is decided in the same ways."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow if v == "unbounded" and n not in QUICK else ())
+        for n, (_, v) in VERDICTS.items()
+    ],
+)
 def test_verdicts(name: str) -> None:
     make, expected = VERDICTS[name]
     network = make()
@@ -184,6 +190,93 @@ def test_the_margin_is_how_far_the_weights_may_grow(make, scale: float) -> None:
         assert hl.certify(network, state=network.init_state(), level=-1e3).bounded == expected
 
 
+# --- counterexamples: verdicts that were wrong once -------------------------------------------------------------------
+
+
+def gated(a, b, h, *weights) -> hl.HAM:
+    """A weight of each number of axes: between `a` and `b`, with `h`, with `h` twice."""
+    arrays = [jnp.asarray(weight, jnp.result_type(float)) for weight in weights]
+    layers = {"a": hl.Layer(a, 1), "b": hl.Layer(b, 1), "h": hl.Layer(h, arrays[-1].shape[-1])}
+    names = {f"W{w.ndim}": synapses.Dense(w) for w in arrays}
+    return hl.HAM(layers, synapses=names, connections=[(tuple("abhh"[: w.ndim]), f"W{w.ndim}") for w in arrays])
+
+
+RELU = lg.ReLU()
+HELD_TWICE = {
+    # -1.5 + h^2 reaches -1.5 inside the range of h, not at its ends
+    "tanh": lambda: gated(I, I, lg.Tanh(), [[-1.5]], [[[[1.0]]]]),
+    # 6 h_1 h_2 is 1.5 in the middle of the simplex, 0 in its corners
+    "softmax": lambda: gated(I, I, lg.Softmax(), [[[[0.0, 6.0], [0.0, 0.0]]]]),
+    # 8 h - 8 h^2 is 2 at 1/2, 0 at both ends
+    "sigmoid": lambda: gated(RELU, RELU, lg.Sigmoid(), [[[8.0]]], [[[[-8.0]]]]),
+}
+
+
+@pytest.mark.parametrize("name", HELD_TWICE)
+def test_a_bounded_layer_held_twice_is_not_decided_by_corners(name: str) -> None:
+    network = HELD_TWICE[name]()
+    assert hl.certify(network, state=network.init_state(), search=False).bounded in ("unbounded", "unknown")
+
+
+@pytest.mark.slow
+@settings(max_examples=8)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_no_verdict_is_wrong_where_a_layer_is_held_twice(seed: int) -> None:
+    agrees(oracle.random_case(np.random.default_rng(seed), "held twice", ("identity", "relu", "tanh")), seed)
+
+
+OUT_OF_REACH = {
+    # h_1 + h_2 is at most the square root of 2 on the circle, 2 in the corner of the square around it
+    "sphere": (lambda: gated(I, I, lg.SphericalNorm(), [[[0.6, 0.6]]]), 1.0),
+    # h_1 + h_2 is at most 1 within the group
+    "grouped softmax": (
+        lambda: gated(I, I, lg.Grouped([lg.Softmax(), lg.Softmax()]), [[[0.6, 0.6, 0.0, 0.0]]]),
+        1.0,
+    ),
+    # held by what repels more than two neurons
+    "quartic": (
+        lambda: hl.HAM(
+            {"a": hl.Layer(RELU, 1), "b": hl.Layer(RELU, 1)},
+            synapses={"W": synapses.Dense(jnp.asarray([[1.2]])), "Q": synapses.Dense(-jnp.ones((1, 1, 1, 1)))},
+            connections=[(("a", "b"), "W"), (("a", "a", "b", "b"), "Q")],
+        ),
+        -0.001,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_REACH)
+def test_a_state_below_the_level_is_no_proof_of_an_endless_fall(name: str) -> None:
+    make, level = OUT_OF_REACH[name]
+    network = make()
+    # the form is negative for activations that do not occur; states below so high a level do
+    assert hl.certify(network, state=network.init_state(), level=level, search=False).bounded == "unknown"
+
+
+def test_a_deep_minimum_is_not_taken_for_an_endless_fall(x64: None) -> None:
+    # a minimum of -5e61
+    report = hl.certify(alone(I, lambda g: -1e31 * jnp.sum(g), 1), state={"a": jnp.zeros(1)})
+    assert report.bounded == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [(0.5, -0.25, "these weights"), (0.25, -0.5, "unbounded"), (0.5, -0.5, "these weights")],
+)
+def test_thresholds_decide_at_a_tie_of_rectified_neurons(first: float, second: float, expected: str) -> None:
+    # (a - b)^2 / 2 + first a + second b on a, b >= 0
+    layers = {"a": hl.Layer(RELU, 1, bias=jnp.full(1, first)), "b": hl.Layer(RELU, 1, bias=jnp.full(1, second))}
+    network = hl.HAM(layers, synapses={"W": synapses.Dense(jnp.ones((1, 1)))}, connections=[(("a", "b"), "W")])
+    assert hl.certify(network, state=network.init_state()).bounded == expected
+
+
+def test_an_undecided_cone_says_why() -> None:
+    network = pair(RELU, RELU, 0.12 * normal(0, 30, 30))
+    report = hl.certify(network, state=network.init_state(), search=False)
+    assert report.bounded == "unknown"
+    assert "of its 60 neurons, 60 are one-sided" in report.reason
+
+
 # --- against an independent account -----------------------------------------------------------------------------------
 
 STRUCTURES = [
@@ -218,6 +311,7 @@ def test_no_verdict_is_wrong_in_many_examples(structure: tuple[str, tuple[str, .
     agrees(oracle.random_case(np.random.default_rng(seed), *structure), seed)
 
 
+@pytest.mark.slow
 def test_few_verdicts_are_unknown() -> None:
     random, counts = np.random.default_rng(0), Counter()
     for seed in range(64):
@@ -432,6 +526,51 @@ def test_a_lagrangian_of_ones_own() -> None:
     report = hl.certify(pair(Cosine(), I, 0.9 * UNIT))
     assert report.bounded == "these weights"
     assert abs(report.margin - 0.1) < 1e-6
+
+
+@typing.final
+class Registered(lg.AbstractElementwise):
+    """A Lagrangian whose growth is what its field says."""
+
+    growth: hl.Growth
+    convex: ClassVar[bool] = True
+
+    def _value(self, x: jax.Array) -> jax.Array:
+        return jnp.sum(x**2 / 2)
+
+    def _activation(self, x: jax.Array) -> jax.Array:
+        return x
+
+    def _energy(self, x: jax.Array) -> jax.Array:
+        return jnp.sum(x**2 / 2)
+
+    def _conjugate(self, g: jax.Array) -> jax.Array:
+        return jnp.sum(g**2 / 2)
+
+
+@hl.growth.register(Registered)
+def _of_registered(lagrangian: Registered, shape: tuple[int, ...]) -> hl.Growth:
+    return lagrangian.growth
+
+
+@pytest.mark.parametrize(
+    ("growth", "message"),
+    [
+        (hl.Growth(rates=(-0.5, 0.5)), r"of Registered must give `rates` from 0 to 1, got \(-0.5, 0.5\)"),
+        (hl.Growth(coefficients=(0.5, np.nan)), "`coefficients` that are finite and not negative"),
+        (hl.Growth(ends=(1.0, -1.0)), "`ends` of which the lower is not above the upper"),
+    ],
+)
+def test_a_growth_that_makes_no_sense(growth: hl.Growth, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        hl.certify(pair(Registered(growth), I, [[0.5]]), search=False)
+
+
+def test_a_growth_without_coefficients_holds_nothing_at_an_exponent_sum_of_1() -> None:
+    network = triple(*[Registered(hl.Growth(rates=(1 / 3, 1 / 3)))] * 3, [[[0.3]]])
+    report = hl.certify(network, state=network.init_state(), search=False)
+    assert report.bounded == "unknown"
+    assert "coefficient" in report.reason
 
 
 def test_shapes_and_shared_synapses() -> None:

@@ -619,6 +619,7 @@ def test_bounded_energy(name: str) -> None:
     ht.check_bounded(BOUNDED[name]())
 
 
+@pytest.mark.slow
 def test_what_the_faults_are_planted_in_is_right() -> None:
     """Otherwise a fault might be found by accident."""
     ht.check_lagrangian(_Right(2.0), shape=(2, 3), largest=1e4, examples=EXAMPLES)

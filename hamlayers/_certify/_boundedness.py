@@ -59,7 +59,8 @@ def decide(normal: Normal, random: np.random.Generator) -> Verdict:
             "these weights", "no coupling of exponent sum 1 or more can lower the energy: all repel or are 0."
         )
     rays = _supercritical_rays(normal, found)
-    if all(fall.quadratic and not _held_growing(normal, fall) for fall in found):
+    pairs = all(fall.quadratic and not _held_growing(normal, fall) for fall in found)
+    if pairs and not _bounded_twice(normal):
         return _from_quadratic(normal, decide_quadratic(normal, found, random), rays)
     if all(np.all(fall.sums <= 1 + TIE) for fall in found):
         return _critical(normal, found)
@@ -71,13 +72,28 @@ def _held_growing(normal: Normal, fall: Fall) -> bool:
     return bool(np.any(normal.growing[fall.factors[fall.rates == 0]]))
 
 
+def _bounded_twice(normal: Normal) -> bool:
+    """Whether a coupling of growing neurons holds a bounded layer twice: it is no longer linear in it, so that corners
+    of its range do not decide."""
+    for term in normal.terms:
+        blocks = [normal.blocks[k] for k in term.members]
+        repeated = {k for k in term.members if term.members.count(k) > 1}
+        bounded = any(np.any(np.max(normal.blocks[k].rate, axis=0) == 0) for k in repeated)
+        if len(blocks) > 2 and bounded and sum(block.steepest > 0 for block in blocks) > 1:
+            return True
+    return False
+
+
 def _from_quadratic(normal: Normal, found: Quadratic, rays: Sequence[Ray]) -> Verdict:
     if found.bounded is True:
         return Verdict("these weights", found.reason, found.margin)
+    # a corner of a range may be out of reach (a sphere has none), and what more than two neurons repel is left out of
+    # the form: with such synapses a direction is a guess
+    proven = found.bounded is False and all(term.weight.ndim == 2 for term in normal.terms)
     ends = np.stack([normal.over_neurons("low"), normal.over_neurons("high")])
     middle = np.mean(np.where(np.isfinite(ends), ends, 0), axis=0)
     mine = [
-        Ray(u, np.where(u != 0, 1.0, 0.0), np.where(held > middle, 1.0, -1.0), found.bounded is False, found.reason)
+        Ray(u, np.where(u != 0, 1.0, 0.0), np.where(held > middle, 1.0, -1.0), proven, found.reason)
         for u, held in found.directions
     ]
     return Verdict("unknown", found.reason, found.margin, (*mine, *rays))
@@ -99,7 +115,10 @@ def _critical(normal: Normal, found: Sequence[Fall]) -> Verdict:
         factors.append(np.pad(fall.factors + n * sides, missing))
         rates.append(np.pad(fall.rates, missing))
     joined = [np.concatenate(each) for each in (weights, factors, rates)]
-    ratio = largest_ratio(normal.over_neurons("coefficient").ravel(), *joined)
+    coefficients = normal.over_neurons("coefficient").ravel()
+    if np.any(coefficients[joined[1][joined[2] > 0]] == 0):
+        return Verdict("unknown", "couplings have an exponent sum of 1, and a coefficient of what holds them is 0.")
+    ratio = largest_ratio(coefficients, *joined)
     tolerance = 1e-9
     if ratio.upper < 1 - tolerance:
         reason = f"the couplings of exponent sum 1 are at most {ratio.upper:.4g} of what holds them."

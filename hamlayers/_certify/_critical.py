@@ -20,6 +20,9 @@ ENUMERATED = 12
 SMALL = 64
 """Up to how many neurons a positive bound is sharpened."""
 
+LARGE = 256
+"""Up to how many neurons directions are also looked for from random starts."""
+
 
 @final
 class Least(NamedTuple):
@@ -42,25 +45,35 @@ def least_on_cone(matrix: Matrix, free: Bool[np.ndarray, "n"], random: np.random
     Exact where all are free or no two one-sided elements repel, up to rounding; else by enumeration of the supports for
     at most 12 one-sided elements (Bomze, 1998, doi:10.1023/A:1008369322970); else an eigenvalue bound and a search.
     """
-    if len(matrix) > SMALL:
-        lowest = float(np.linalg.eigvalsh(matrix)[0])
-        if lowest > slack(matrix):
-            return Least(lowest, lowest, np.zeros(len(matrix)))
-    values, vectors = np.linalg.eigh(matrix)
+    tolerance = slack(matrix)
+    values, vectors = _lowest(matrix, 4)
     if np.all(free):
         return Least(float(values[0]), float(values[0]), vectors[:, 0])
+    if values[0] > tolerance and len(matrix) > SMALL:
+        return Least(float(values[0]), float(values[0]), np.zeros(len(matrix)))
     # |u| does no worse where the couplings attract, so a bound for it is one for the cone
-    attracting = _attracting(matrix, free)
-    low_values, low_vectors = np.linalg.eigh(attracting)
-    lower, tolerance = max(float(values[0]), float(low_values[0])), slack(matrix)
+    low_values, low_vectors = _lowest(_attracting(matrix, free), 2)
+    lower = max(float(values[0]), float(low_values[0]))
     if lower > tolerance and len(matrix) > SMALL:
         return Least(lower, lower, np.zeros(len(matrix)))
-    starts = np.concatenate([vectors[:, :4], -vectors[:, :4], low_vectors[:, :2], -low_vectors[:, :2]], axis=1)
-    direction, upper = _descend(matrix, free, np.concatenate([starts, random.normal(size=(len(matrix), 24))], axis=1))
+    starts = np.concatenate([vectors, -vectors, low_vectors, -low_vectors], axis=1)
+    if len(matrix) <= LARGE:
+        starts = np.concatenate([starts, random.normal(size=(len(matrix), 24)), np.eye(len(matrix))[:, :64]], axis=1)
+    direction, upper = _descend(matrix, free, starts)
     lower = min(lower, upper)
     if upper < -tolerance or upper - lower <= tolerance:
         return Least(lower, upper, direction)
     return Least(max(lower, _bisect(matrix, free, max(lower, -tolerance), upper, 4 * tolerance)), upper, direction)
+
+
+def _lowest(matrix: Matrix, count: int) -> tuple[Float[np.ndarray, "k"], Float[np.ndarray, "n k"]]:
+    """The lowest eigenvalues, and their vectors; of a large matrix without the others, which take most of the time."""
+    if len(matrix) <= SMALL:
+        values, vectors = np.linalg.eigh(matrix)
+        return values[:count], vectors[:, :count]
+    import scipy.linalg  # imported when used: it is slow to import
+
+    return scipy.linalg.eigh(matrix, subset_by_index=[0, count - 1])
 
 
 def _attracting(matrix: Matrix, free: Bool[np.ndarray, "n"]) -> Matrix:
@@ -81,7 +94,7 @@ def _descend(
         norms = np.linalg.norm(u, axis=0)
         return u[:, norms > 0] / norms[norms > 0]
 
-    u = onto_cone(np.concatenate([starts, np.eye(len(matrix))[:, :64]], axis=1))
+    u = onto_cone(starts)
     for _ in range(steps):
         u = onto_cone(shift * u - matrix @ u)
     forms = np.einsum("is,is->s", u, matrix @ u)

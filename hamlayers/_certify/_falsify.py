@@ -11,14 +11,14 @@ from .._network import HAM
 from .._typing import State
 from ._boundedness import Ray
 from ._normal import Block, Normal
-from ._wide import States, double_precision, energies, swept, widened
+from ._wide import States, double_precision, energies, highest, swept, widened
 
 
 SCALES = 4.0 ** np.arange(0, 81)
 SATURATED = 1e4
 """The size of the states of bounded neurons that are held at an end of their range."""
 
-DIVERGED = -1e60
+DIVERGED = -1e200
 """What no energy of a sensible network reaches unless it falls for ever."""
 
 
@@ -113,7 +113,7 @@ def _native(network: HAM, state: States, level: float) -> Found | None:
     if not (np.isfinite(energy) and energy < level):
         return None
     with double_precision():
-        exact = energies(widened(network), {name: x[None].astype(np.float64) for name, x in rounded.items()})[0]
+        exact = highest(widened(network), {name: x.astype(np.float64) for name, x in rounded.items()})
     return Found(native, energy) if exact < level else None
 
 

@@ -146,12 +146,19 @@ def _block(
     def pair(values: tuple[Any, Any]) -> Float[np.ndarray, "2 n"]:
         return np.stack([np.broadcast_to(np.asarray(v, np.float64), shape).ravel() for v in values])
 
-    low, high = pair(known.ends)
+    (low, high), rate, coefficient = pair(known.ends), pair(known.rates), pair(known.coefficients)
+    owner = f"certify: `growth` of {type(lagrangian).__name__} must give"
+    if not np.all((rate >= 0) & (rate <= 1)):
+        raise ValueError(f"{owner} `rates` from 0 to 1, got {known.rates}.")
+    if not np.all((coefficient >= 0) & np.isfinite(coefficient)):
+        raise ValueError(f"{owner} `coefficients` that are finite and not negative, got {known.coefficients}.")
+    if not np.all(low <= high):
+        raise ValueError(f"{owner} `ends` of which the lower is not above the upper, got {known.ends}.")
     return Block(
         name=name,
         start=sum(block.size for block in before),
-        rate=pair(known.rates),
-        coefficient=pair(known.coefficients),
+        rate=rate,
+        coefficient=coefficient,
         low=low,
         high=high,
         linear=linear.ravel(),

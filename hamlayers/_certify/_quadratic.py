@@ -69,12 +69,12 @@ def decide_quadratic(normal: Normal, found: Sequence[Fall], random: np.random.Ge
     corners = list(itertools.islice(_corners(normal, found), CORNERS + 1))
     if len(corners) > CORNERS:
         return Quadratic(None, "the couplings depend on bounded activations whose range has too many corners.")
-    least, directions, tied = np.inf, [], False
+    least, highest, directions, tied = np.inf, np.inf, [], False
     for held in corners:
         couplings = _couplings(normal, cone, held)
         for orthant in _orthants(cone, couplings):
             result = _decide_corner(orthant, couplings, random)
-            least = min(least, result.lower)
+            least, highest = min(least, result.lower), min(highest, result.upper)
             u = np.zeros(normal.size)
             u[cone.neurons] = result.direction
             if result.upper < 0:
@@ -84,7 +84,11 @@ def decide_quadratic(normal: Normal, found: Sequence[Fall], random: np.random.Ge
         return Quadratic(False, "the quadratic form of the couplings is negative in a direction.", None, (*directions,))
     if not tied:
         return Quadratic(True, "the quadratic form of the couplings is positive.", float(least))
-    return _exactly(normal, cone, found)
+    decided = _exactly(normal, cone)
+    if decided.bounded is None and highest > 0:
+        some = f"of its {cone.neurons.size} neurons, {int(np.sum(~cone.free))} are one-sided, too many to be enumerated"
+        return Quadratic(None, f"the sign of the quadratic form of the couplings is not known: {some}.")
+    return decided
 
 
 def _cone_of(normal: Normal, found: Sequence[Fall]) -> _Cone:
@@ -209,18 +213,16 @@ def _by_norm(normal: Normal, cone: _Cone) -> Quadratic:
 # --- exactly critical -------------------------------------------------------------------------------------------------
 
 
-def _exactly(normal: Normal, cone: _Cone, found: Sequence[Fall]) -> Quadratic:
+def _exactly(normal: Normal, cone: _Cone) -> Quadratic:
     """A form that is zero in some direction, where that can be decided without rounding and the rest is linear."""
     open_end = Quadratic(None, "the quadratic form of the couplings is zero, up to rounding, in some direction.")
-    if not _is_pure(normal, cone) or cone.neurons.size > EXACT:
+    if not _is_pure(normal, cone) or cone.neurons.size > EXACT or cone.uneven.size:
         return open_end
     matrix, linear = _exact_form(normal, cone)
     basis = null_space(matrix)
     if basis is None:
         return open_end
     falling = [_along(z, linear, cone) for z in basis]
-    if all(slope is not None and slope == 0 for slope, _ in falling) or _pushes_back(linear, cone):
-        return Quadratic(True, "the quadratic form is zero in a direction along which nothing else falls.", 0.0)
     directions = []
     for slope, z in falling:
         if slope is not None and slope < 0:
@@ -228,12 +230,12 @@ def _exactly(normal: Normal, cone: _Cone, found: Sequence[Fall]) -> Quadratic:
             u[cone.neurons] = [float(a) for a in z]
             directions.append((u, np.zeros(normal.size)))
     if directions:
-        return Quadratic(
-            False,
-            "the quadratic form is zero in a direction along which a bias falls.",
-            None,
-            (*directions,),
-        )
+        reason = "the quadratic form is zero in a direction along which a bias falls."
+        return Quadratic(False, reason, None, (*directions,))
+    # a combination of null vectors that share no neuron is in the cone only if each of them is
+    apart = all(sum(z[k] != 0 for z in basis) <= 1 for k in range(len(matrix)))
+    if apart or all(slope == 0 for slope, _ in falling) or _pushes_back(linear, cone):
+        return Quadratic(True, "the quadratic form is zero in a direction along which nothing else falls.", 0.0)
     return open_end
 
 

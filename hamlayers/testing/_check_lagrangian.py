@@ -28,6 +28,7 @@ from ._law import (
     Facts,
     check_examples,
     compiled,
+    described,
     double,
     inspect,
     kind,
@@ -118,7 +119,7 @@ def check_lagrangian(
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"check_lagrangian: `dtype` must be a real floating-point dtype, got {dtype!r}.")
     top = float(jnp.finfo(dtype).max) / 2 if largest is None else float(largest)
-    context = f"L = {lagrangian!r}"
+    context = f"L = {described(lagrangian)}"
     options = {"examples": examples, "seed": seed, "context": context}
     with jax.enable_x64(True):
         _check_shapes_and_dtypes(owner, lagrangian, shape)

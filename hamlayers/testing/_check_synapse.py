@@ -22,6 +22,7 @@ from ._law import (
     Comparison,
     check_examples,
     compiled,
+    described,
     double,
     eps_of,
     floor_of,
@@ -77,7 +78,7 @@ def check_synapse(
     bend = sy.curvature_of(synapse) if curvature is None else curvature
     if bend not in ("multilinear", "concave", "unknown"):
         raise ValueError(f'{owner}: `curvature` must be "multilinear", "concave" or "unknown", got {bend!r}.')
-    context = f"synapse = {synapse!r}"
+    context = f"synapse = {described(synapse)}"
     options = {"examples": examples, "seed": seed, "context": context}
     with jax.enable_x64(True):
         _check_shapes_and_dtypes(owner, synapse, sizes)

@@ -129,10 +129,17 @@ def shown(example: Any) -> str:
 def _as_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name!r}: {_as_text(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_as_text(part) for part in value) + "]"
     if isinstance(value, (np.ndarray, jax.Array)):
         text = np.array2string(np.asarray(value), separator=", ", threshold=200, floatmode="unique")
         return " ".join(text.split())
     return repr(value)
+
+
+def described(part: Any) -> str:
+    """An object with the values of its parameters, on one line."""
+    return " ".join(eqx.tree_pformat(part, short_arrays=False).split())
 
 
 def compiled(owner: str, law: str, function: Callable) -> Callable[..., dict[str, np.ndarray]]:
