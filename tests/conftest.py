@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 
 import hypothesis
 import jax
@@ -10,6 +11,11 @@ import pytest
 
 
 os.environ["MPLBACKEND"] = "agg"  # also for the processes that tests start
+
+# Most of the suite's time is compiling, and without optimisation that is a third: XLA reads these options when it first
+# compiles. `XLA_FLAGS= pytest` tests the code that users get, as CI does in one of its two worlds.
+_EMITTERS = " --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""  # unknown later
+os.environ.setdefault("XLA_FLAGS", f"--xla_backend_optimization_level=0{_EMITTERS}")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
