@@ -11,7 +11,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from ._typing import FloatArray, Scalar
 
@@ -72,6 +72,28 @@ def require(owner: str, array: FloatArray, ok: Bool[Array, ""], need: str) -> Fl
         given = f"got {np.asarray(array)!r}" if array.size <= 8 else f"got an array of shape {array.shape}"
         raise ValueError(f"{owner}: {need}, {given}.")
     return array
+
+
+def as_key(owner: str, key: Any) -> PRNGKeyArray:
+    """One random key, of either kind that jax has."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    raw = isinstance(key, jax.Array) and key.dtype == jnp.uint32
+    if not typed and not raw:
+        raise TypeError(f"{owner}: `key` must be a PRNG key, as from `jax.random.key(0)`, got {key!r}.")
+    if key.ndim != (0 if typed else 1):
+        raise ValueError(f"{owner}: `key` must be one key, got an array of shape {key.shape}; batch with `jax.vmap`.")
+    return key
+
+
+def as_float_dtype(owner: str, dtype: Any) -> jnp.dtype:
+    """A real floating-point dtype; `None` means jax's default one."""
+    try:
+        found = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise TypeError(f"{owner}: `dtype` must be a real floating-point dtype, got {dtype!r}.")
+    return found
 
 
 def as_shape(owner: str, name: str, shape: Any) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import jax.core
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from .._checks import as_key
 from .._network import HAM
 from .._typing import State, StateLike
 from ..dynamics import settle
@@ -65,7 +66,7 @@ def certify(
     the energies; flat directions: Fanaskov and Oseledets, arXiv:2410.13866.
     """
     _check(network, level)
-    key = jax.random.key(0) if key is None else key
+    key = jax.random.key(0) if key is None else as_key("certify", key)
     if isinstance(key, jax.core.Tracer):
         raise TypeError("certify: `key` is traced; call it outside jit, grad and vmap.")
     seeds, start_key = jax.random.split(key)

@@ -120,7 +120,7 @@ def compare_gradients(
             _row(value, params, name, rule, lambda g: _distance(_joined(g), _joined(expected))) for name, rule in named
         ]
         return GradientReport(repr(reference), float("nan"), tuple(rows))
-    along = _directions(params, jax.random.key(0) if key is None else key, directions)
+    along = _directions(params, jax.random.key(0) if key is None else as_key("compare_gradients", key), directions)
     width = float(options["rtol"]) ** (1 / 3) if step is None else float(step)
     coarse, fine = (_differences(value, params, along, h) for h in (width, width / 2))
     rows = [_row(value, params, name, rule, lambda g: _distance(_slopes(g, along), fine)) for name, rule in named]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from ..._checks import as_float_array, as_shape
+from ..._checks import as_float_array, as_float_dtype, as_key, as_shape
 from ..._numerics import working_dtype
 from ..._typing import FloatArray, FloatLike
 from ._moments import Moments, Pairs, Shape, Status, start, tie
@@ -126,15 +126,12 @@ class AbstractNet(eqx.Module):
         - **Raises**: `TypeError` for what is not a random key, and a `dtype` that is not real floating-point;
           `ValueError` for a layer without `width`, and for shapes that do not fit.
         """
-        _check_key(key)
+        key = as_key("init", key)
         shape = as_shape("init", "input_shape", input_shape)
         if len(shape) != self._axes():
             raise ValueError(f"init: `input_shape` must have {self._axes()} axes, got {shape}.")
         self._shape(shape)
-        dtype = jnp.result_type(float) if dtype is None else dtype
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"init: `dtype` must be a real floating-point dtype, got {dtype!r}.")
-        return self._init(key, shape, dtype)
+        return self._init(key, shape, as_float_dtype("init", dtype))
 
     def apply(self, params: PyTree, x: FloatLike) -> FloatArray:
         """The finite network's outputs: `(*batch, outputs)`, or `(*batch, *positions, outputs)`.
@@ -189,14 +186,6 @@ def _is_finite(value: FloatLike) -> bool:
     known = np if isinstance(value, np.ndarray) else jnp
     with jax.ensure_compile_time_eval():
         return bool(known.all(known.isfinite(value)))
-
-
-def _check_key(key: Any) -> None:
-    legacy = isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.ndim == 1
-    if not legacy and not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"init: `key` must be a random key such as `jax.random.key(0)`, got {type(key).__name__}.")
-    if not legacy and key.shape != ():
-        raise ValueError(f"init: `key` must be a single random key, got an array of shape {key.shape}.")
 
 
 def _names(get: Get) -> tuple[str, ...]:
