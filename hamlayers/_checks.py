@@ -4,7 +4,7 @@ Structure (types, shapes, signs of numbers that are known now) raises `TypeError
 that are traced, hence known only when the compiled program runs, go through `equinox.error_if`.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -74,6 +74,37 @@ def require(owner: str, array: FloatArray, ok: Bool[Array, ""], need: str) -> Fl
     return array
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is one real number, of Python, NumPy or jax, traced or not; no boolean."""
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+        return value.ndim == 0 and bool(real)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def as_number(owner: str, name: str, value: Any) -> float:
+    """A real number that is known now."""
+    if not is_number(value) or isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{owner}: `{name}` must be a real number that is known now, got {value!r}.")
+    return float(value)
+
+
+def as_flag(owner: str, name: str, value: Any) -> bool:
+    """`True` or `False`, and nothing that merely counts as one of them."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{owner}: `{name}` must be True or False, got {value!r}.")
+    return bool(value)
+
+
+def as_throw(owner: str, value: Any) -> bool | Literal["inside"]:
+    """How a failure is to be told."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if not isinstance(value, str) or value != "inside":
+        raise ValueError(f'{owner}: `throw` must be True, False or "inside", got {value!r}.')
+    return "inside"
+
+
 def as_key(owner: str, key: Any) -> PRNGKeyArray:
     """One random key, of either kind that jax has."""
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -92,7 +123,8 @@ def as_float_dtype(owner: str, dtype: Any) -> jnp.dtype:
     except TypeError:
         found = None
     if found is None or not jnp.issubdtype(found, jnp.floating):
-        raise TypeError(f"{owner}: `dtype` must be a real floating-point dtype, got {dtype!r}.")
+        given = repr(dtype) if found is None else str(found)
+        raise TypeError(f"{owner}: `dtype` must be a real floating-point dtype, got {given}.")
     return found
 
 

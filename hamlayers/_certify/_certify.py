@@ -8,7 +8,7 @@ import jax.core
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from .._checks import as_key
+from .._checks import as_flag, as_key, as_number
 from .._network import HAM
 from .._typing import State, StateLike
 from ..dynamics import settle
@@ -65,7 +65,7 @@ def certify(
     **Source:** Young's inequality and the cones of activations: Krotov and Hopfield, arXiv:2008.06996, section 2, for
     the energies; flat directions: Fanaskov and Oseledets, arXiv:2410.13866.
     """
-    _check(network, level)
+    _check(network, level, search)
     key = jax.random.key(0) if key is None else as_key("certify", key)
     if isinstance(key, jax.core.Tracer):
         raise TypeError("certify: `key` is traced; call it outside jit, grad and vmap.")
@@ -96,13 +96,12 @@ def certify(
     )
 
 
-def _check(network: Any, level: Any) -> None:
+def _check(network: Any, level: Any, search: Any) -> None:
     if not isinstance(network, HAM):
         raise TypeError(f"certify: `network` must be a HAM, got {type(network).__name__}.")
-    if isinstance(level, (bool, np.bool_, str, bytes)) or np.ndim(level) != 0 or not np.isrealobj(level):
-        raise TypeError(f"certify: `level` must be a real number, got {level!r}.")
-    if not math.isfinite(level):
+    if not math.isfinite(as_number("certify", "level", level)):
         raise ValueError(f"certify: `level` must be finite, got {level!r}.")
+    as_flag("certify", "search", search)
     check_known("certify", network)
 
 

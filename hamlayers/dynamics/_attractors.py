@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from .._checks import as_float_array
+from .._checks import as_float_array, as_number
 from .._network import HAM, activations_of
 from .._typing import ClampLike, FloatLike, State, StateLike
 from ._integrate import prepare
@@ -111,11 +111,10 @@ def _as_batch(network: HAM, states: Any) -> State:
 
 def as_positive(owner: str, name: str, value: Any) -> float:
     """A positive, finite number."""
-    if isinstance(value, (bool, str)) or np.ndim(value) != 0 or not np.isreal(value):
-        raise TypeError(f"{owner}: `{name}` must be a real number, got {value!r}.")
-    if not 0 < value < np.inf:
+    number = as_number(owner, name, value)
+    if not 0 < number < np.inf:
         raise ValueError(f"{owner}: `{name}` must be positive and finite, got {value!r}.")
-    return float(value)
+    return number
 
 
 def _rms(x: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._checks import as_key, as_parameter
+from .._checks import as_key, as_parameter, is_number
 from .._network import HAM
 from .._typing import ScalarLike
 from ._langevin import LeimkuhlerMatthews
@@ -38,7 +38,7 @@ def as_plan(**times: Any) -> tuple[Plan, Array, Array]:
     for name, value in times.items():
         if isinstance(value, jax.core.Tracer):
             raise TypeError(f"sample: `{name}` sets the number of steps and cannot be traced; close over a number.")
-        if isinstance(value, (bool, str)) or np.ndim(value) != 0 or not np.isrealobj(value):
+        if not is_number(value):
             raise TypeError(f"sample: `{name}` must be a real number, got {value!r}.")
         if not np.isfinite(value):
             raise ValueError(f"sample: `{name}` must be finite, got {value!r}.")

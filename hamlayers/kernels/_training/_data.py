@@ -107,13 +107,6 @@ def as_nonnegative(owner: str, name: str, value: Any) -> Scalar:
     return jnp.where((array >= 0) & jnp.isfinite(array), array, jnp.nan)
 
 
-def as_flag(owner: str, name: str, value: Any) -> bool:
-    """`True` or `False`, and nothing that merely counts as one of them."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{owner}: `{name}` must be True or False, got {value!r}.")
-    return bool(value)
-
-
 def widened(tree: Any) -> Any:
     """Half precision as float32, which linear algebra needs; all else as it is."""
 
