@@ -128,6 +128,17 @@ def as_float_dtype(owner: str, dtype: Any) -> jnp.dtype:
     return found
 
 
+def check_known(owner: str, **arguments: Any) -> None:
+    """`TypeError` for an argument in which a number is traced, by name: for what runs on the host."""
+    for name, value in arguments.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+            if isinstance(leaf, jax.core.Tracer):
+                raise TypeError(
+                    f"{owner}: `{name}{jax.tree_util.keystr(path)}` is traced; {owner} looks at values, so call it "
+                    "outside jit, grad and vmap."
+                )
+
+
 def as_shape(owner: str, name: str, shape: Any) -> tuple[int, ...]:
     """A shape from an int or a tuple of ints, every one at least 1."""
     sizes = (shape,) if isinstance(shape, (int, np.integer)) and not isinstance(shape, bool) else shape

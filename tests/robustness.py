@@ -115,6 +115,7 @@ def tables() -> dict[str, list[Row]]:
     import robustness_lagrangians
     import robustness_network
     import robustness_parts
+    import robustness_sampling
     import robustness_tools
 
     modules = (
@@ -122,6 +123,7 @@ def tables() -> dict[str, list[Row]]:
         robustness_parts,
         robustness_network,
         robustness_dynamics,
+        robustness_sampling,
         robustness_kernels,
         robustness_tools,
     )

@@ -39,11 +39,6 @@ def settle(**changes: Any) -> hl.Settled:
     return hl.settle(**(arguments | changes))
 
 
-def draw(**changes: Any) -> hl.Samples:
-    arguments: dict[str, Any] = {"network": linear(), "state": state(), "temperature": 1.0, "t1": 0.1, "key": KEY()}
-    return hl.sample(**(arguments | changes))
-
-
 INTEGRATE = [
     refuses("a layer for a network", TypeError, ("`network`", "a HAM", "Layer"), lambda: hl.integrate(hl.TanhLayer(2), {}, t1=1.0)),
     refuses("network and state swapped", TypeError, ("`network`", "a HAM", "dict"), lambda: hl.integrate(state(), linear(), t1=1.0)),
