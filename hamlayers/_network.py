@@ -90,7 +90,11 @@ class HAM(eqx.Module):
 
         **Raises:** as [`hamlayers.Layer.init_state`][].
         """
-        keys = [None] * len(self.names) if key is None else list(jax.random.split(as_key("init_state", key), len(self.names)))
+        keys = (
+            [None] * len(self.names)
+            if key is None
+            else list(jax.random.split(as_key("init_state", key), len(self.names)))
+        )
         return {
             name: self.layers[name].init_state(batch, key=key, dtype=dtype)
             for name, key in zip(self.names, keys, strict=True)

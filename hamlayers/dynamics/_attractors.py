@@ -257,7 +257,10 @@ def _as_patterns(network: HAM, layer: str, patterns: Any) -> np.ndarray:
     """The patterns as rows."""
     if layer not in network.layers:
         raise ValueError(f"classify: `layer` {layer!r} is not among the layers {network.names}.")
-    array, shape = np.asarray(as_finite("classify", "patterns", as_float_array("classify", "patterns", patterns)), np.float64), network.layers[layer].shape
+    array, shape = (
+        np.asarray(as_finite("classify", "patterns", as_float_array("classify", "patterns", patterns)), np.float64),
+        network.layers[layer].shape,
+    )
     if array.shape[1:] != shape or array.ndim == 0 or len(array) == 0:
         raise ValueError(
             f"classify: `patterns` must have shape ({', '.join(['P', *map(str, shape)])}), got {array.shape}."

@@ -47,7 +47,9 @@ def diagnose(samples: Samples, *, rank_normalised: bool = False) -> Diagnostics:
     **Raises:** `TypeError` for anything but samples; `ValueError` for more than one axis of chains, and as the two functions.
     """
     if not isinstance(samples, Samples):
-        raise TypeError(f"diagnose: `samples` must be the Samples that `sample` returned, got {type(samples).__name__}.")
+        raise TypeError(
+            f"diagnose: `samples` must be the Samples that `sample` returned, got {type(samples).__name__}."
+        )
     ranked = as_flag("diagnose", "rank_normalised", rank_normalised)
     energies = samples.energies
     if energies.ndim not in (1, 2):
@@ -94,7 +96,9 @@ def effective_sample_size(draws: FloatLike, *, rank_normalised: bool = False) ->
     **Source:** Vehtari, Gelman, Simpson, Carpenter and Buerkner, arXiv:1903.08008, section 3; Geyer (1992),
     doi:10.1214/ss/1177011137, section 3.3.
     """
-    return _ess(_as_draws("effective_sample_size", draws), as_flag("effective_sample_size", "rank_normalised", rank_normalised))
+    return _ess(
+        _as_draws("effective_sample_size", draws), as_flag("effective_sample_size", "rank_normalised", rank_normalised)
+    )
 
 
 def split_rhat(draws: FloatLike, *, rank_normalised: bool = False) -> Float[Array, "..."]:

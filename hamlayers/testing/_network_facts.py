@@ -25,7 +25,6 @@ def check_network_like(owner: str, network: Any) -> None:
         raise TypeError(f"{owner}: `network` must be a HAM, or have its methods; it lacks {lacking or 'an instance'}.")
 
 
-
 def flat(network: Any, state: Mapping[str, FloatArray]) -> Float[Array, " n"]:
     """The layers one behind the other, in the order of the network."""
     return jnp.concatenate([state[name].reshape(-1) for name in network.names])

@@ -59,6 +59,8 @@ def blocked(
     - **Raises**: `TypeError` for sizes that are not integers, and when called inside a jax transformation;
       `ValueError` for sizes below 1, no devices, empty inputs, and a result that does not have the shape of its block.
     """
+    if not callable(kernel_fn):
+        raise TypeError(f"blocked: `kernel_fn` must be a function of inputs, got {type(kernel_fn).__name__}.")
     height = _as_size("rows", rows)
     width = height if columns is None else _as_size("columns", columns)
     turns = (None,) if devices is None else tuple(devices)

@@ -206,7 +206,8 @@ def _picked(pairs: Pairs, get: Get) -> FloatArray | tuple[FloatArray, ...]:
 def _kernel(net: AbstractNet, x1: FloatArray, x2: FloatArray | None, axes: int, want_ntk: bool, cross: bool) -> Pairs:
     """The kernels of `net`, between `x1` and `x2` if `cross`, else of each `x1` with itself."""
     inputs = (x1,) if x2 is None else (x1, x2)
-    dtype = jnp.result_type(*inputs)
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*inputs)
     flat = []
     for x in inputs:
         wide = jax.lax.convert_element_type(x, working_dtype(dtype))

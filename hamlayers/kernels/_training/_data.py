@@ -81,7 +81,7 @@ def as_known_array(owner: str, name: str, value: Any) -> FloatArray:
     with at_once(value):
         array = as_float_array(owner, name, value)
     if known(array) and not _is_finite(array):
-        raise ValueError(f"{owner}: `{name}` must be finite.")
+        raise ValueError(f"{owner}: `{name}` must be finite, got NaN or infinity in an array of shape {array.shape}.")
     return array
 
 
