@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hamlayers as hl
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+import hamlayers as hl
 
 
 LIBRARY = Path(hl.__file__).parent
@@ -116,15 +117,19 @@ def tables() -> dict[str, list[Row]]:
     import robustness_network
     import robustness_parts
     import robustness_sampling
+    import robustness_settle
     import robustness_tools
+    import robustness_training
 
     modules = (
         robustness_lagrangians,
         robustness_parts,
         robustness_network,
         robustness_dynamics,
+        robustness_settle,
         robustness_sampling,
         robustness_kernels,
+        robustness_training,
         robustness_tools,
     )
     return {group: rows for module in modules for group, rows in module.GROUPS.items()}

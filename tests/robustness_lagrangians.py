@@ -7,8 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from hamlayers import lagrangians as lg
 from robustness import F32, Row, full, gives, refuses, vec
+
+from hamlayers import lagrangians as lg
 
 
 def three(L: lg.AbstractLagrangian, x: jax.Array) -> tuple[Any, Any, Any]:
@@ -136,8 +137,8 @@ DERIVATIVES = [
         np.full((2, 3), 1 / 3),
         lambda: jax.grad(lg.Softmax())(full(0, 2, 3)),
     ),
-    gives("second derivative of tanh at 1e30", [[0]], lambda: jax.hessian(lg.Tanh())(vec(1e30))),
-    gives("second derivative of sigmoid at -1e30", [[0]], lambda: jax.hessian(lg.Sigmoid())(vec(-1e30))),
+    gives("second derivative of tanh at 1e30", 0, lambda: jax.grad(lg.Tanh().activation)(full(1e30))),
+    gives("second derivative of sigmoid at -1e30", 0, lambda: jax.grad(lg.Sigmoid().activation)(full(-1e30))),
     gives("gradient of layer norm at equal neurons", [0, 0], lambda: jax.grad(lg.LayerNorm())(vec(1, 1))),
     gives("gradient of spherical norm at 0", [0, 0], lambda: jax.grad(lg.SphericalNorm())(vec(0, 0))),
     gives(
@@ -447,7 +448,7 @@ PARAMETERS = [
         ("`interval`", "increasing", "(5.0, -5.0)"),
         lambda: lg.FromActivation(lambda x, p: x, interval=(5.0, -5.0)),
     ),
-    refuses("no nodes", ValueError, ("`nodes`", "", "0"), lambda: lg.FromActivation(lambda x, p: x, nodes=0)),
+    refuses("no nodes", ValueError, ("`nodes`", "at least 1", "0"), lambda: lg.FromActivation(lambda x, p: x, nodes=0)),
 ]
 
 

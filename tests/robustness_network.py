@@ -6,12 +6,13 @@ import types
 from typing import Any
 
 import equinox as eqx
-import hamlayers as hl
 import jax
 import jax.numpy as jnp
 import numpy as np
-from hamlayers import lagrangians as lg, synapses as sy
 from robustness import F32, full, gives, refuses, vec
+
+import hamlayers as hl
+from hamlayers import lagrangians as lg, synapses as sy
 
 
 @functools.cache
@@ -29,6 +30,13 @@ def memory(beta: float = 20.0) -> hl.HAM:
         layers = {"image": hl.IdentityLayer(3), "memory": hl.SoftmaxLayer(2, beta=beta)}
         weight = sy.Dense(jnp.eye(3, 2))
         return hl.HAM(layers, synapses={"recall": weight}, connections=[(("image", "memory"), "recall")])
+
+
+def falling() -> hl.HAM:
+    """One linear layer and a memory so strong that the energy has no lower bound."""
+    return hl.HAM(
+        {"a": hl.ReluLayer(2)}, synapses={"w": sy.Dense(3 * jnp.eye(2, dtype=F32))}, connections=[(("a", "a"), "w")]
+    )
 
 
 def pair(**changes: Any) -> hl.HAM:

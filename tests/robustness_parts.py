@@ -2,12 +2,13 @@
 
 import math
 
-import hamlayers as hl
 import jax
 import jax.numpy as jnp
 import numpy as np
-from hamlayers import lagrangians as lg, models, synapses as sy
 from robustness import full, gives, refuses, vec
+
+import hamlayers as hl
+from hamlayers import lagrangians as lg, models, synapses as sy
 
 
 KEY = lambda: jax.random.key(0)  # noqa: E731
@@ -92,7 +93,7 @@ SYNAPSES = [
     refuses(
         "random weights of nothing",
         ValueError,
-        ("Dense.random", "at least one layer", ""),
+        ("Dense.random", "at least one layer", "none"),
         lambda: sy.Dense.random(key=KEY()),
     ),
     refuses(

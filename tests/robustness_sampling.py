@@ -5,12 +5,12 @@ import math
 from typing import Any
 
 import diffrax
-import hamlayers as hl
 import jax
 import jax.numpy as jnp
-import numpy as np
 from robustness import F32, full, gives, refuses, vec
 from robustness_network import linear, memory, state
+
+import hamlayers as hl
 
 
 KEY = lambda: jax.random.key(0)  # noqa: E731

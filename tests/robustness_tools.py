@@ -3,13 +3,14 @@
 import math
 from typing import Any
 
-import hamlayers as hl
 import jax
 import jax.numpy as jnp
 import numpy as np
+from robustness import full, gives, refuses, vec
+from robustness_network import linear, pair, state
+
+import hamlayers as hl
 from hamlayers import lagrangians as lg, plotting, synapses as sy, testing
-from robustness import F32, full, gives, refuses, vec
-from robustness_network import linear, memory, pair, state
 
 
 def certify(**changes: Any) -> hl.Certificate:

@@ -8,9 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import hamlayers as hl
 import pytest
 import robustness
+
+import hamlayers as hl
 from hamlayers import kernels, lagrangians, models, plotting, synapses, testing
 
 
@@ -63,7 +64,8 @@ def test_the_table_is_large_and_its_names_are_unique() -> None:
     assert len(rows) >= 150
     assert len(ROWS) == len(rows), [name for name, n in Counter(row.name for row in rows).items() if n > 1]
     errors = [row for row in rows if row.error is not None]
-    assert len(errors) >= 100 and len(rows) - len(errors) >= 50
+    assert len(errors) >= 100
+    assert len(rows) - len(errors) >= 50
     assert [row.name for row in errors if not all(row.words)] == []
 
 

@@ -44,7 +44,8 @@ def diagnose(samples: Samples, *, rank_normalised: bool = False) -> Diagnostics:
     - `samples`: what [`hamlayers.sample`][] returned, with or without `chains`, or under one `jax.vmap`.
     - `rank_normalised`: as for the two functions. (Keyword only.)
 
-    **Raises:** `TypeError` for anything but samples; `ValueError` for more than one axis of chains, and as the two functions.
+    **Raises:** `TypeError` for anything but samples; `ValueError` for more than one axis of chains; and as the two
+    functions.
     """
     if not isinstance(samples, Samples):
         raise TypeError(

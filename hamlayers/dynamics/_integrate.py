@@ -169,7 +169,8 @@ def integrate(
 
     `RuntimeError` on failure as `throw` says, non-finite states included; `TypeError` and `ValueError` for a state,
     clamp or input that does not fit the network, by name, for an interval or step that is not finite, a step of the
-    wrong sign, for saves that are not in order between `t0` and `t1` (where traced, the states are NaN), and for a solver that needs a step size or an error estimate it has not.
+    wrong sign, for saves that are not in order between `t0` and `t1`, and for a solver that needs a step size or an
+    error estimate it has not. (Traced times that make no sense give states of NaN.)
 
     **Source:** arXiv:2008.06996, equations 1 to 4. Kidger, arXiv:2202.02435, for the solvers.
     """

@@ -1,4 +1,4 @@
-"""The times of an integration: what is known of them is checked, what is traced leads to NaN where it makes no sense."""
+"""The times of an integration: what is known of them is checked; traced ones that make no sense lead to NaN."""
 
 from typing import Any
 

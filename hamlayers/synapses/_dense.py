@@ -58,7 +58,7 @@ class Dense(AbstractSynapse):
         """
         shapes = [as_shape("Dense.random", "sizes", size) for size in sizes]
         if not shapes:
-            raise ValueError("Dense.random: give the size of at least one layer.")
+            raise ValueError("Dense.random: give the size of at least one layer, got none.")
         flat = tuple(int(np.prod(shape)) for shape in shapes)
         std = as_parameter("Dense.random", "std", 1 / float(np.sum(np.sqrt(flat))) if std is None else std)
         return cls(std * jax.random.normal(as_key("Dense.random", key), flat))

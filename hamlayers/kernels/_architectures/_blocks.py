@@ -65,7 +65,7 @@ def blocked(
     width = height if columns is None else _as_size("columns", columns)
     turns = (None,) if devices is None else tuple(devices)
     if not turns:
-        raise ValueError("blocked: `devices` must not be empty.")
+        raise ValueError(f"blocked: `devices` must not be empty, got {devices!r}.")
 
     def compute(x1: Inputs, x2: Inputs | None = None, **options: Any) -> HostKernels:
         first, second = _as_host("x1", x1), None if x2 is None else _as_host("x2", x2)
