@@ -4,14 +4,14 @@ Structure (types, shapes, signs of numbers that are known now) raises `TypeError
 that are traced, hence known only when the compiled program runs, go through `equinox.error_if`.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from ._typing import FloatArray, Scalar
 
@@ -72,6 +72,71 @@ def require(owner: str, array: FloatArray, ok: Bool[Array, ""], need: str) -> Fl
         given = f"got {np.asarray(array)!r}" if array.size <= 8 else f"got an array of shape {array.shape}"
         raise ValueError(f"{owner}: {need}, {given}.")
     return array
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one real number, of Python, NumPy or jax, traced or not; no boolean."""
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+        return value.ndim == 0 and bool(real)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def as_number(owner: str, name: str, value: Any) -> float:
+    """A real number that is known now."""
+    if not is_number(value) or isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{owner}: `{name}` must be a real number that is known now, got {value!r}.")
+    return float(value)
+
+
+def as_flag(owner: str, name: str, value: Any) -> bool:
+    """`True` or `False`, and nothing that merely counts as one of them."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{owner}: `{name}` must be True or False, got {value!r}.")
+    return bool(value)
+
+
+def as_throw(owner: str, value: Any) -> bool | Literal["inside"]:
+    """How a failure is to be told."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if not isinstance(value, str) or value != "inside":
+        raise ValueError(f'{owner}: `throw` must be True, False or "inside", got {value!r}.')
+    return "inside"
+
+
+def as_key(owner: str, key: Any) -> PRNGKeyArray:
+    """One random key, of either kind that jax has."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    raw = isinstance(key, jax.Array) and key.dtype == jnp.uint32
+    if not typed and not raw:
+        raise TypeError(f"{owner}: `key` must be a PRNG key, as from `jax.random.key(0)`, got {key!r}.")
+    if key.ndim != (0 if typed else 1):
+        raise ValueError(f"{owner}: `key` must be one key, got an array of shape {key.shape}; batch with `jax.vmap`.")
+    return key
+
+
+def as_float_dtype(owner: str, dtype: Any) -> jnp.dtype:
+    """A real floating-point dtype; `None` means jax's default one."""
+    try:
+        found = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        given = repr(dtype) if found is None else str(found)
+        raise TypeError(f"{owner}: `dtype` must be a real floating-point dtype, got {given}.")
+    return found
+
+
+def check_known(owner: str, **arguments: Any) -> None:
+    """`TypeError` for an argument in which a number is traced, by name: for what runs on the host."""
+    for name, value in arguments.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+            if isinstance(leaf, jax.core.Tracer):
+                raise TypeError(
+                    f"{owner}: `{name}{jax.tree_util.keystr(path)}` is traced; {owner} looks at values, so call it "
+                    "outside jit, grad and vmap."
+                )
 
 
 def as_shape(owner: str, name: str, shape: Any) -> tuple[int, ...]:

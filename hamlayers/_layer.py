@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
-from ._checks import as_finite, as_float_array, as_positive_scalar, as_shape
+from ._checks import as_finite, as_float_array, as_float_dtype, as_key, as_positive_scalar, as_shape
 from ._typing import FloatArray, FloatLike, Scalar, ScalarLike
 from .lagrangians import AbstractLagrangian
 
@@ -115,9 +115,10 @@ class Layer(eqx.Module):
         - `batch`: the size of a leading batch axis to add, or `None` for one state without it.
         - `key`: a PRNG key, for normal values instead of zeros. (Keyword only.)
         - `dtype`: default: jax's default float. (Keyword only.)
+
+        **Raises:** `TypeError` for a `batch` that is no int, a `key` that is no PRNG key and a `dtype` that is not real
+        floating-point; `ValueError` for a `batch` below 1 and several keys.
         """
         shape = self.shape if batch is None else as_shape("init_state", "batch", batch) + self.shape
-        dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"init_state: `dtype` must be a real floating-point dtype, got {dtype}.")
-        return jnp.zeros(shape, dtype) if key is None else jax.random.normal(key, shape, dtype)
+        dtype = as_float_dtype("init_state", dtype)
+        return jnp.zeros(shape, dtype) if key is None else jax.random.normal(as_key("init_state", key), shape, dtype)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._checks import as_shape
+from ._checks import as_key, as_shape
 from ._layer import Layer
 from ._typing import FloatLike, Interval, Numbers, ScalarLike
 from .lagrangians import (
@@ -39,10 +39,10 @@ def _make(
     if not use_bias:
         return Layer(lagrangian, shape, tau=tau, bias=bias)
     if bias is not None:
-        raise ValueError("`use_bias=True` draws a bias; give either it or `bias`, not both.")
+        raise ValueError("Layer: `use_bias=True` draws a bias; give either it or `bias`, not both.")
     if key is None:
-        raise ValueError("`use_bias=True` draws a bias and needs `key`, a PRNG key; got None.")
-    bias = BIAS_STD * jax.random.normal(key, as_shape("Layer", "shape", shape))
+        raise ValueError("Layer: `use_bias=True` draws a bias and needs `key`, a PRNG key; got None.")
+    bias = BIAS_STD * jax.random.normal(as_key("Layer", key), as_shape("Layer", "shape", shape))
     return Layer(lagrangian, shape, tau=tau, bias=bias)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike, PRNGKeyArray
 
-from ._checks import as_float_array
+from ._checks import as_float_array, as_key
 from ._drawing import to_dot, to_mermaid
 from ._layer import Layer
 from ._numerics import widest_dtype
@@ -16,7 +16,7 @@ from ._typing import Scalar, State, StateLike
 from ._wiring import (
     Connection,
     Synapse,
-    as_connection,
+    as_connections,
     as_named,
     check_layers,
     check_references,
@@ -68,7 +68,7 @@ class HAM(eqx.Module):
     ):
         self.layers = as_named("layers", layers)
         self.synapses = as_named("synapses", {} if synapses is None else synapses)
-        self.connections = tuple(as_connection(i, entry) for i, entry in enumerate(connections))
+        self.connections = as_connections(connections)
         self.names = tuple(self.layers)
         check_layers(self.layers)
         check_synapses(self.synapses, self.layers)
@@ -87,8 +87,14 @@ class HAM(eqx.Module):
         - `batch`: the size of a leading batch axis to add, or `None` for one state without it.
         - `key`: a PRNG key, split once per layer. (Keyword only.)
         - `dtype`: default: jax's default float. (Keyword only.)
+
+        **Raises:** as [`hamlayers.Layer.init_state`][].
         """
-        keys = [None] * len(self.names) if key is None else list(jax.random.split(key, len(self.names)))
+        keys = (
+            [None] * len(self.names)
+            if key is None
+            else list(jax.random.split(as_key("init_state", key), len(self.names)))
+        )
         return {
             name: self.layers[name].init_state(batch, key=key, dtype=dtype)
             for name, key in zip(self.names, keys, strict=True)
@@ -216,7 +222,7 @@ class HAM(eqx.Module):
         """
         if not isinstance(other, HAM):
             raise TypeError(f"HAM.merge: `other` must be a HAM, got {type(other).__name__}.")
-        extra = {} if synapses is None else dict(synapses)
+        extra = as_named("synapses", {} if synapses is None else synapses)
         for kind, mine, theirs in (
             ("layers", self.layers, other.layers),
             ("synapses", self.synapses, other.synapses),
@@ -228,7 +234,7 @@ class HAM(eqx.Module):
         return HAM(
             {name: net.layers[name] for net in (self, other) for name in net.names},
             synapses={**self.synapses, **other.synapses, **extra},
-            connections=(*self.connections, *other.connections, *connections),
+            connections=(*self.connections, *other.connections, *as_connections(connections)),
         )
 
     def to_mermaid(self) -> str:

@@ -253,14 +253,18 @@ def spin_entropy(g: Float[Array, "*s"]) -> Float[Array, "*s"]:
 def _scaled_exponentials(
     x: FloatArray, beta: Scalar, axes: tuple[int, ...]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """`top = max x` along `axes`, `z = beta (x - top)` and `exp(z)`, none of which overflows.
+    """`top = max x` along `axes`, `z = beta (x - top)` and `exp(z)`, the last two of which are finite.
 
     `top` is held constant under differentiation, which is exact: no result computed from these depends on it.
     """
     top = jax.lax.stop_gradient(jnp.max(x, axis=axes, keepdims=True))
-    top = jnp.where(jnp.isfinite(top), top, jnp.zeros_like(top))
-    z = finite(beta * finite(x - top))
+    z = finite(beta * _below(x, top))
     return top, z, jnp.exp(z)
+
+
+def _below(x: FloatArray, top: FloatArray) -> FloatArray:
+    """`x - top`; an infinite state counts as the largest finite one, so that it takes all and leaves no NaN."""
+    return finite(finite(x) - finite(top))
 
 
 def _log_of_sum(z: FloatArray, exponentials: FloatArray, axes: tuple[int, ...]) -> FloatArray:
@@ -289,7 +293,7 @@ def _softmax_jvp(axes, primals, tangents):
     p = softmax(x, beta, axes)
     largest = jax.lax.stop_gradient(z == 0).astype(z.dtype)
     share = largest / jnp.sum(largest, axis=axes, keepdims=True)
-    dz = beta * (dx - jnp.sum(share * dx, axis=axes, keepdims=True)) + finite(x - top) * dbeta
+    dz = beta * (dx - jnp.sum(share * dx, axis=axes, keepdims=True)) + _below(x, top) * dbeta
     return p, p * (dz - jnp.sum(p * dz, axis=axes, keepdims=True))
 
 

@@ -33,6 +33,14 @@ def as_named(argument: str, parts: Any) -> dict[str, Any]:
     return dict(parts)
 
 
+def as_connections(connections: Any) -> tuple[Connection, ...]:
+    """Pairs of layer names and synapse name, in their order."""
+    if not isinstance(connections, (list, tuple)):
+        need = "a list of pairs ((layer names), synapse name)"
+        raise TypeError(f"HAM: `connections` must be {need}, got {type(connections).__name__}.")
+    return tuple(as_connection(i, entry) for i, entry in enumerate(connections))
+
+
 def as_connection(index: int, entry: Any) -> Connection:
     """One connection as a pair of layer names and synapse name."""
     need = f"HAM: connections[{index}] must be a pair ((layer names), synapse name)"

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ._checks import as_float_array
+from ._checks import as_float_array, as_number, as_shape, check_known
 from ._typing import FloatArray, FloatLike
 from .dynamics import Trajectory
 from .lagrangians import AbstractLagrangian
@@ -54,7 +54,7 @@ def energy_traces(
     series of times, and shapes that do not fit; `ImportError` without matplotlib.
     """
     times, values = _series(trajectory, energies)
-    drawn: Axes = _new_axes(figsize=(6.0, 3.4))[0] if ax is None else ax
+    drawn: Axes = _new_axes(figsize=(6.0, 3.4))[0] if ax is None else _as_axes("energy_traces", "ax", [ax], 1)[0]
     for index, (t, energy) in enumerate(zip(times, values, strict=True)):
         finite = np.isfinite(t) & np.isfinite(energy)
         drawn.plot(t[finite], energy[finite], label=label if index == 0 else None, **line)
@@ -87,9 +87,8 @@ def triptych(
     states = as_float_array("triptych", "x", np.linspace(-3, 3, 301, dtype=np.float32) if x is None else x)
     if states.ndim != 1:
         raise ValueError(f"triptych: `x` must be a vector of states, got shape {states.shape}.")
-    axes = _new_axes(3, figsize=(9.6, 2.9)) if axes is None else list(axes)
-    if len(axes) != 3:
-        raise ValueError(f"triptych: `axes` must be three, got {len(axes)}.")
+    check_known("triptych", lagrangian=lagrangian, x=states)
+    axes = _new_axes(3, figsize=(9.6, 2.9)) if axes is None else _as_axes("triptych", "axes", axes, 3)
     value, g, conjugate = _one_neuron(lagrangian, states)
     panels = (
         (states, value, "state $x$", "$L(x)$", "Lagrangian"),
@@ -129,14 +128,15 @@ def filmstrip(
     **Raises:** `ValueError` for frames that are not images, and for a shape, mask, titles or axes that do not fit them;
     `ImportError` without matplotlib.
     """
-    images, painted = _as_images(np.asarray(frames), shape, hidden)
+    images, painted = _as_images(_as_numbers("filmstrip", "frames", frames), shape, hidden)
     count, (height, width) = len(images), images.shape[1:]
-    axes = _new_axes(count, figsize=(1.2 * count, 1.2 * height / width + 0.4)) if axes is None else list(axes)
-    for name, given in (("axes", axes), ("titles", titles)):
-        if given is not None and len(given) != count:
-            raise ValueError(f"filmstrip: `{name}` must be {count}, one per frame, got {len(given)}.")
-    low, high = (float(np.min(images)), float(np.max(images))) if limits is None else limits
-    colours = _matplotlib("pyplot").get_cmap(cmap).with_extremes(bad=HIDDEN_COLOUR)
+    if titles is not None and (isinstance(titles, str) or len(titles) != count):
+        given = repr(titles) if isinstance(titles, str) else len(titles)
+        raise ValueError(f"filmstrip: `titles` must be {count}, one per frame, got {given}.")
+    low, high = (float(np.min(images)), float(np.max(images))) if limits is None else _as_limits(limits)
+    colours = _colours(cmap)
+    size = (1.2 * count, 1.2 * height / width + 0.4)
+    axes = _new_axes(count, figsize=size) if axes is None else _as_axes("filmstrip", "axes", axes, count)
     for index, ax in enumerate(axes):
         picture = np.ma.masked_array(images[index], painted[index])
         aspect = "auto" if height == 1 else "equal"  # a single row of pixels would be a hairline
@@ -156,6 +156,41 @@ def _matplotlib(module: str) -> Any:
         ) from error
 
 
+def _as_axes(owner: str, name: str, axes: Any, count: int) -> list[Axes]:
+    """As many of matplotlib's axes as are needed."""
+    given = list(axes) if isinstance(axes, (list, tuple, np.ndarray)) else [axes]
+    if len(given) != count:
+        raise ValueError(f"{owner}: `{name}` must be {count}, one for each picture, got {len(given)}.")
+    for ax in given:
+        if not isinstance(ax, _matplotlib("axes").Axes):
+            raise TypeError(f"{owner}: `{name}` must be of matplotlib's Axes, got {type(ax).__name__}.")
+    return given
+
+
+def _as_numbers(owner: str, name: str, value: Any) -> np.ndarray:
+    """Real numbers that are known now, on the host."""
+    check_known(owner, **{name: value})
+    array = np.asarray(value)
+    if not any(jax.numpy.issubdtype(array.dtype, kind) for kind in (np.floating, np.integer, np.bool_)):
+        given = repr(value) if isinstance(value, str) else f"an array of {array.dtype}"
+        raise TypeError(f"{owner}: `{name}` must be an array of numbers that are real, got {given}.")
+    return array
+
+
+def _as_limits(limits: Any) -> tuple[float, float]:
+    if not isinstance(limits, (tuple, list)) or len(limits) != 2:
+        raise TypeError(f"filmstrip: `limits` must be a pair of numbers, got {limits!r}.")
+    return as_number("filmstrip", "limits[0]", limits[0]), as_number("filmstrip", "limits[1]", limits[1])
+
+
+def _colours(cmap: Any) -> Any:
+    """matplotlib's colour map of that name."""
+    try:
+        return _matplotlib("pyplot").get_cmap(cmap).with_extremes(bad=HIDDEN_COLOUR)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"filmstrip: `cmap` must be a colour map of matplotlib, got {cmap!r}: {error}") from error
+
+
 def _new_axes(columns: int = 1, *, figsize: tuple[float, float]) -> list[Axes]:
     """A row of axes in a new figure."""
     _, axes = _matplotlib("pyplot").subplots(1, columns, squeeze=False, layout="constrained", figsize=figsize)
@@ -172,7 +207,8 @@ def _series(trajectory: Trajectory | FloatLike, energies: FloatLike | None) -> t
         trajectory, energies = trajectory.ts, trajectory.energies
     if energies is None:
         raise ValueError("energy_traces: give the energies along with the times, or a trajectory.")
-    times, values = np.asarray(trajectory), np.asarray(energies)
+    times = _as_numbers("energy_traces", "trajectory", trajectory)
+    values = _as_numbers("energy_traces", "energies", energies)
     fits = times.ndim in (1, 2) and values.ndim in (1, 2) and times.shape == values.shape[-times.ndim :]
     if not fits:
         raise ValueError(
@@ -200,7 +236,7 @@ def _as_images(frames: np.ndarray, shape: tuple[int, int] | None, hidden: Mask |
         raise ValueError(
             f"filmstrip: `frames` must have shape (frames, height, width), or give `shape`; got {frames.shape}."
         )
-    size = frames.shape[1:] if shape is None else tuple(shape)
+    size = frames.shape[1:] if shape is None else as_shape("filmstrip", "shape", shape)
     if len(frames) == 0 or len(size) != 2 or int(np.prod(frames.shape[1:])) != int(np.prod(size)):
         raise ValueError(f"filmstrip: frames of shape {frames.shape} cannot be shown as images of shape {size}.")
     images = frames.reshape(len(frames), *size)

@@ -130,7 +130,7 @@ def test_triptych_refuses(no_typecheck: None) -> None:
         plotting.triptych(2.0)
     with pytest.raises(ValueError, match="vector of states"):
         plotting.triptych(lagrangians.ReLU(), x=np.ones((2, 2)))
-    with pytest.raises(ValueError, match="must be three, got 1"):
+    with pytest.raises(ValueError, match="must be 3, one for each picture, got 1"):
         plotting.triptych(lagrangians.ReLU(), axes=[plt.figure().subplots()])
 
 

@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 import jax
-import jax.core
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from .. import _checks as checks
 from .._network import HAM
 from .._typing import State, StateLike
 from ..dynamics import settle
@@ -64,10 +64,9 @@ def certify(
     **Source:** Young's inequality and the cones of activations: Krotov and Hopfield, arXiv:2008.06996, section 2, for
     the energies; flat directions: Fanaskov and Oseledets, arXiv:2410.13866.
     """
-    _check(network, level)
-    key = jax.random.key(0) if key is None else key
-    if isinstance(key, jax.core.Tracer):
-        raise TypeError("certify: `key` is traced; call it outside jit, grad and vmap.")
+    _check(network, level, search)
+    checks.check_known("certify", state=state, key=key)
+    key = jax.random.key(0) if key is None else checks.as_key("certify", key)
     seeds, start_key = jax.random.split(key)
     random = np.random.default_rng(np.asarray(jax.random.key_data(seeds)).astype(np.uint32))
     at, label = _state(network, state, start_key)
@@ -95,13 +94,12 @@ def certify(
     )
 
 
-def _check(network: Any, level: Any) -> None:
+def _check(network: Any, level: Any, search: Any) -> None:
     if not isinstance(network, HAM):
         raise TypeError(f"certify: `network` must be a HAM, got {type(network).__name__}.")
-    if isinstance(level, (bool, np.bool_, str, bytes)) or np.ndim(level) != 0 or not np.isrealobj(level):
-        raise TypeError(f"certify: `level` must be a real number, got {level!r}.")
-    if not math.isfinite(level):
+    if not math.isfinite(checks.as_number("certify", "level", level)):
         raise ValueError(f"certify: `level` must be finite, got {level!r}.")
+    checks.as_flag("certify", "search", search)
     check_known("certify", network)
 
 
@@ -110,8 +108,6 @@ def _state(network: HAM, state: StateLike | None, key: PRNGKeyArray) -> tuple[St
     if state is not None:
         checked = network.check_state(state, partial=True)
         for name, x in checked.items():
-            if isinstance(x, jax.core.Tracer):
-                raise TypeError(f"certify: `state[{name!r}]` is traced; call it outside jit, grad and vmap.")
             if not np.all(np.isfinite(np.asarray(x, np.float64))):
                 raise ValueError(f"certify: `state[{name!r}]` must be finite.")
         return network.complete(checked), "the given state"

@@ -1,5 +1,6 @@
 """Extrapolation of a monotone iteration `x <- T(x)`; the method that uses it keeps what does not raise the energy."""
 
+import math
 from abc import abstractmethod
 from typing import NamedTuple, final
 
@@ -9,6 +10,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._checks import as_number
 from .._numerics import inner, working_dtype
 from .._typing import Scalar, State
 
@@ -55,9 +57,9 @@ class Nesterov(AbstractAcceleration):
     fast: float = eqx.field(static=True)
 
     def __init__(self, fast: float | int = 0.25):
-        if not 0 <= fast <= 1:
+        self.fast = as_number("Nesterov", "fast", fast)
+        if not 0 <= self.fast <= 1:
             raise ValueError(f"Nesterov: `fast` must lie between 0 and 1, got {fast!r}.")
-        self.fast = float(fast)
 
     def init(self, start: State) -> _Momentum:
         """`t = 1`."""
@@ -106,10 +108,10 @@ class Anderson(AbstractAcceleration):
     def __init__(self, memory: int = 4, regularisation: float | int = 1e-6):
         if isinstance(memory, bool) or not isinstance(memory, int) or memory < 2:
             raise ValueError(f"Anderson: `memory` must be an int of at least 2, got {memory!r}.")
-        if not regularisation >= 0:
-            raise ValueError(f"Anderson: `regularisation` must not be negative, got {regularisation!r}.")
         self.memory = memory
-        self.regularisation = float(regularisation)
+        self.regularisation = as_number("Anderson", "regularisation", regularisation)
+        if not 0 <= self.regularisation < math.inf:
+            raise ValueError(f"Anderson: `regularisation` must be finite and not negative, got {regularisation!r}.")
 
     def init(self, start: State) -> _History:
         """An empty history."""

@@ -1,5 +1,6 @@
 """What a network remembers: its distinct states of rest, and what each is made of."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, final
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from .._checks import as_float_array
+from .._checks import as_finite, as_float_array, as_number, check_known
 from .._network import HAM, activations_of
 from .._typing import ClampLike, FloatLike, State, StateLike
 from ._integrate import prepare
@@ -99,8 +100,10 @@ def _settle_all(network: HAM, starts: State, options: dict[str, Any]) -> Settled
 def _as_batch(network: HAM, states: Any) -> State:
     if not isinstance(network, HAM):
         raise TypeError(f"attractors: `network` must be a HAM, got {type(network).__name__}.")
-    if not isinstance(states, dict) or not states:
-        raise TypeError("attractors: `states` must be a dict by layer name, naming at least one layer.")
+    if not isinstance(states, Mapping) or not states:
+        given = repr(states) if isinstance(states, Mapping) else type(states).__name__
+        raise TypeError(f"attractors: `states` must be a dict by layer name, naming at least one layer, got {given}.")
+    check_known("attractors", network=network, states=dict(states))
     arrays = {name: as_float_array("attractors", f"states[{name!r}]", x) for name, x in states.items()}
     sizes = {name: x.shape[:1] for name, x in arrays.items()}
     if len(set(sizes.values())) != 1 or () in sizes.values() or (0,) in sizes.values():
@@ -111,11 +114,10 @@ def _as_batch(network: HAM, states: Any) -> State:
 
 def as_positive(owner: str, name: str, value: Any) -> float:
     """A positive, finite number."""
-    if isinstance(value, (bool, str)) or np.ndim(value) != 0 or not np.isreal(value):
-        raise TypeError(f"{owner}: `{name}` must be a real number, got {value!r}.")
-    if not 0 < value < np.inf:
+    number = as_number(owner, name, value)
+    if not 0 < number < np.inf:
         raise ValueError(f"{owner}: `{name}` must be positive and finite, got {value!r}.")
-    return float(value)
+    return number
 
 
 def _rms(x: np.ndarray) -> float:
@@ -195,6 +197,7 @@ def classify(
     """
     tolerance = as_positive("classify", "tolerance", tolerance)
     partial, frozen, currents = prepare("classify", network, state, clamp, inputs, elementwise=False)
+    check_known("classify", network=network, state=partial, patterns=patterns, clamp=clamp, inputs=inputs)
     if callable(currents):
         raise TypeError("classify: `inputs` must be constant arrays by layer name.")
     if all(frozen.get(name) is True for name in network.names):
@@ -254,7 +257,10 @@ def _as_patterns(network: HAM, layer: str, patterns: Any) -> np.ndarray:
     """The patterns as rows."""
     if layer not in network.layers:
         raise ValueError(f"classify: `layer` {layer!r} is not among the layers {network.names}.")
-    array, shape = np.asarray(as_float_array("classify", "patterns", patterns), np.float64), network.layers[layer].shape
+    array, shape = (
+        np.asarray(as_finite("classify", "patterns", as_float_array("classify", "patterns", patterns)), np.float64),
+        network.layers[layer].shape,
+    )
     if array.shape[1:] != shape or array.ndim == 0 or len(array) == 0:
         raise ValueError(
             f"classify: `patterns` must have shape ({', '.join(['P', *map(str, shape)])}), got {array.shape}."

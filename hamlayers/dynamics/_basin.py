@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._checks import as_key, check_known
 from .._network import HAM
 from .._typing import Scalar, State, StateLike
 from ._attractors import as_positive
@@ -80,6 +81,8 @@ def basin_radius(
     for name, count in (("samples", samples), ("iterations", iterations)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"basin_radius: `{name}` must be an int of at least 1, got {count!r}.")
+    key = as_key("basin_radius", key)
+    check_known("basin_radius", network=network, pattern=pattern, key=key)
     loud: dict[str, Any] = options | {"throw": True}
     quiet: dict[str, Any] = options | {"throw": False}
     attractor = settle(network, pattern, **loud).state

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
+from .._checks import as_key, as_number, check_known
 from .._network import HAM
 from .._typing import Scalar, StateLike
 from ._gradient import AbstractGradient, Truncated, Unrolled
@@ -100,6 +101,8 @@ def compare_gradients(
     that does not come to rest, and a reference that fails. What a gradient raises is its status instead.
     """
     named, start, options = _checked(network, state, gradients, directions, step, options)
+    _check_kinds(loss, reference)
+    check_known("compare_gradients", network=network, state=start, inputs=inputs)
     params, statics = eqx.partition((network, start, inputs), eqx.is_inexact_array)
 
     @eqx.filter_jit
@@ -120,7 +123,7 @@ def compare_gradients(
             _row(value, params, name, rule, lambda g: _distance(_joined(g), _joined(expected))) for name, rule in named
         ]
         return GradientReport(repr(reference), float("nan"), tuple(rows))
-    along = _directions(params, jax.random.key(0) if key is None else key, directions)
+    along = _directions(params, jax.random.key(0) if key is None else as_key("compare_gradients", key), directions)
     width = float(options["rtol"]) ** (1 / 3) if step is None else float(step)
     coarse, fine = (_differences(value, params, along, h) for h in (width, width / 2))
     rows = [_row(value, params, name, rule, lambda g: _distance(_slopes(g, along), fine)) for name, rule in named]
@@ -134,7 +137,7 @@ def _checked(
         raise TypeError(f"compare_gradients: `network` must be a HAM, got {type(network).__name__}.")
     if isinstance(directions, bool) or not isinstance(directions, int) or directions < 1:
         raise ValueError(f"compare_gradients: `directions` must be an int of at least 1, got {directions!r}.")
-    if step is not None and not 0 < step < np.inf:
+    if step is not None and not 0 < as_number("compare_gradients", "step", step) < np.inf:
         raise ValueError(f"compare_gradients: `step` must be positive and finite, got {step!r}.")
     owned = sorted({"gradient", "throw"} & set(options))
     if owned:
@@ -147,6 +150,13 @@ def _checked(
     if not isinstance(named, Mapping) or not named or not all(isinstance(g, AbstractGradient) for g in named.values()):
         raise TypeError(f"compare_gradients: `gradients` must be a dict of gradients by name, got {gradients!r}.")
     return list(named.items()), start, options
+
+
+def _check_kinds(loss: Any, reference: Any) -> None:
+    if not callable(loss):
+        raise TypeError(f"compare_gradients: `loss` must be a function of the settled state, got {loss!r}.")
+    if reference is not None and not isinstance(reference, AbstractGradient):
+        raise TypeError(f"compare_gradients: `reference` must be a gradient such as Unrolled(), got {reference!r}.")
 
 
 def _all(rtol: Any) -> dict[str, AbstractGradient]:

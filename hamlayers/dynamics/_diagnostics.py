@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import as_float_array
+from .._checks import as_flag, as_float_array
 from .._numerics import working_dtype
 from .._typing import FloatArray, FloatLike, Scalar, State
 from ._sample import Samples
@@ -44,8 +44,14 @@ def diagnose(samples: Samples, *, rank_normalised: bool = False) -> Diagnostics:
     - `samples`: what [`hamlayers.sample`][] returned, with or without `chains`, or under one `jax.vmap`.
     - `rank_normalised`: as for the two functions. (Keyword only.)
 
-    **Raises:** `ValueError` for more than one axis of chains, and as the two functions.
+    **Raises:** `TypeError` for anything but samples; `ValueError` for more than one axis of chains; and as the two
+    functions.
     """
+    if not isinstance(samples, Samples):
+        raise TypeError(
+            f"diagnose: `samples` must be the Samples that `sample` returned, got {type(samples).__name__}."
+        )
+    ranked = as_flag("diagnose", "rank_normalised", rank_normalised)
     energies = samples.energies
     if energies.ndim not in (1, 2):
         raise ValueError(
@@ -62,8 +68,8 @@ def diagnose(samples: Samples, *, rank_normalised: bool = False) -> Diagnostics:
         pieces = jnp.split(statistic, ends[:-1])
         return structure.unflatten([p.reshape(x.shape[2:]) for p, x in zip(pieces, draws, strict=True)])
 
-    ess, energy_ess = apart(_ess(everything, rank_normalised))
-    rhat, energy_rhat = apart(_rhat(everything, rank_normalised))
+    ess, energy_ess = apart(_ess(everything, ranked))
+    rhat, energy_rhat = apart(_rhat(everything, ranked))
     return Diagnostics(ess, rhat, energy_ess, energy_rhat)
 
 
@@ -91,7 +97,9 @@ def effective_sample_size(draws: FloatLike, *, rank_normalised: bool = False) ->
     **Source:** Vehtari, Gelman, Simpson, Carpenter and Buerkner, arXiv:1903.08008, section 3; Geyer (1992),
     doi:10.1214/ss/1177011137, section 3.3.
     """
-    return _ess(_as_draws("effective_sample_size", draws), rank_normalised)
+    return _ess(
+        _as_draws("effective_sample_size", draws), as_flag("effective_sample_size", "rank_normalised", rank_normalised)
+    )
 
 
 def split_rhat(draws: FloatLike, *, rank_normalised: bool = False) -> Float[Array, "..."]:
@@ -114,7 +122,7 @@ def split_rhat(draws: FloatLike, *, rank_normalised: bool = False) -> Float[Arra
 
     **Source:** Vehtari et al., arXiv:1903.08008, sections 3 and 4.
     """
-    return _rhat(_as_draws("split_rhat", draws), rank_normalised)
+    return _rhat(_as_draws("split_rhat", draws), as_flag("split_rhat", "rank_normalised", rank_normalised))
 
 
 def _as_draws(owner: str, draws: FloatLike) -> Float[Array, "chains draws ..."]:

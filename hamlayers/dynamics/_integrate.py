@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
+from .._checks import as_throw
 from .._network import HAM, complete_state
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
 from ._clamp import (
@@ -25,7 +25,8 @@ from ._clamp import (
 )
 from ._exponential import ExponentialEuler, ExponentialHeun
 from ._first_step import with_first_step
-from ._saves import all_finite, is_sub, read, with_energies
+from ._saves import all_finite, read, with_energies
+from ._times import as_times, check_saves, sensible, with_times_in
 
 
 @final
@@ -168,16 +169,16 @@ def integrate(
 
     `RuntimeError` on failure as `throw` says, non-finite states included; `TypeError` and `ValueError` for a state,
     clamp or input that does not fit the network, by name, for an interval or step that is not finite, a step of the
-    wrong sign (unless traced), and for a solver that needs a step size or an error estimate it has not.
+    wrong sign, for saves that are not in order between `t0` and `t1`, and for a solver that needs a step size or an
+    error estimate it has not. (Traced times that make no sense give states of NaN.)
 
     **Source:** arXiv:2008.06996, equations 1 to 4. Kidger, arXiv:2202.02435, for the solvers.
     """
     initial, clamp, inputs = prepare("integrate", network, state, clamp, inputs, elementwise=metric == "activation")
-    if metric not in ("activation", "state"):
+    if not isinstance(metric, str) or metric not in ("activation", "state"):
         raise ValueError(f'integrate: `metric` must be "activation" or "state", got {metric!r}.')
-    if throw not in (True, False, "inside"):
-        raise ValueError(f'integrate: `throw` must be True, False or "inside", got {throw!r}.')
-    times = _as_times(t0, t1, dt0)
+    throw = as_throw("integrate", throw)
+    times = as_times(t0, t1, dt0)
     solver = _as_solver(solver, metric)
     controller = as_controller("integrate", stepsize_controller, solver, dt0)
     saveat = diffrax.SaveAt(t0=True, t1=True) if saveat is None else saveat
@@ -188,6 +189,7 @@ def integrate(
         "progress_meter": diffrax.NoProgressMeter() if progress_meter is None else progress_meter,
     }
     _check_kinds(options | {"saveat": saveat})
+    check_saves(saveat, times, initial)
     args = Arguments(network, clamp, inputs)
     trajectory = _solve(args, initial, times, solver, controller, saveat, options, metric)
     return raise_on_failure("integrate", trajectory, throw)
@@ -218,8 +220,8 @@ def _solve(
     state = complete_state(args.network, initial)
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(jnp.float32, *state.values())
-    t0, t1, dt0 = jax.tree.map(lambda t: t.astype(dtype), times)
-    saveat = _with_times_in(saveat, dtype)
+    (t0, t1, dt0), state = sensible(jax.tree.map(lambda t: t.astype(dtype), times), state)
+    saveat = with_times_in(saveat, dtype)
     if controller is None:
         longest = 2 * jnp.max(jnp.stack([layer.tau for layer in args.network.layers.values()]))
         controller = diffrax.PIDController(rtol=1e-3, atol=1e-4, dtmax=jax.lax.stop_gradient(longest).astype(dtype))
@@ -254,42 +256,6 @@ def _solve(
     )
 
 
-def _with_times_in(saveat: diffrax.SaveAt, dtype: Any) -> diffrax.SaveAt:
-    """Times of a wider dtype than the state's would widen the state."""
-
-    def cast(sub: diffrax.SubSaveAt) -> diffrax.SubSaveAt:
-        return sub if sub.ts is None else eqx.tree_at(lambda s: s.ts, sub, sub.ts.astype(dtype))
-
-    return eqx.tree_at(
-        lambda s: s.subs, saveat, jax.tree.map(cast, saveat.subs, is_leaf=is_sub), is_leaf=lambda x: x is None
-    )
-
-
-def _as_times(t0: ScalarLike, t1: ScalarLike, dt0: ScalarLike | None) -> tuple[Any, Any, Any]:
-    """The times as arrays, so that other values compile nothing anew; what is known of them is checked."""
-    times = {"t0": t0, "t1": t1} | ({} if dt0 is None else {"dt0": dt0})
-    for name, value in times.items():
-        if np.ndim(value) != 0 or not _is_real(value):
-            raise TypeError(f"integrate: `{name}` must be a real number, got {value!r}.")
-        if isinstance(value, jax.core.Tracer):
-            continue
-        if not np.isfinite(value) or (name == "dt0" and value == 0):
-            raise ValueError(f"integrate: `{name}` must be finite (and a step not zero), got {value!r}.")
-    if not any(isinstance(value, jax.core.Tracer) for value in times.values()):
-        if dt0 is not None and (float(t1) - float(t0)) * float(dt0) < 0:
-            raise ValueError(f"integrate: a step `dt0={dt0}` never leads from `t0={t0}` to `t1={t1}`.")
-    arrays = {name: jnp.asarray(value, jnp.result_type(float)) for name, value in times.items()}
-    return arrays["t0"], arrays["t1"], arrays.get("dt0")
-
-
-def _is_real(value: Any) -> bool:
-    """Whether a number, NumPy's or an array; no boolean."""
-    dtype = getattr(value, "dtype", None)
-    if dtype is None:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
-
-
 _KINDS: dict[str, tuple[type, str]] = {
     "saveat": (diffrax.SaveAt, "a diffrax.SaveAt"),
     "adjoint": (diffrax.AbstractAdjoint, "a diffrax adjoint"),
@@ -302,7 +268,8 @@ _KINDS: dict[str, tuple[type, str]] = {
 def _check_kinds(options: dict[str, Any]) -> None:
     for name, value in options.items():
         kind, need = _KINDS[name]
-        if not isinstance(value, kind) and not (value is None and name in ("event", "max_steps")):
+        wrong = not isinstance(value, kind) or isinstance(value, bool)
+        if wrong and not (value is None and name in ("event", "max_steps")):
             raise TypeError(f"integrate: `{name}` must be {need}, got {type(value).__name__}.")
     if options["max_steps"] is not None and options["max_steps"] < 1:
         raise ValueError(f"integrate: `max_steps` must be at least 1, got {options['max_steps']}.")

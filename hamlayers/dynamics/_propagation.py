@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._checks import as_positive_scalar
+from .._checks import as_flag, as_positive_scalar
 from .._network import HAM, activations_of, drive_of, synapse_energy
 from .._numerics import inner
 from .._typing import Scalar, ScalarLike, State
@@ -41,7 +41,7 @@ class EquilibriumPropagation(AbstractGradient):
 
     def __init__(self, nudge: ScalarLike = 1e-3, *, centred: bool = True):
         self.nudge = as_positive_scalar("EquilibriumPropagation", "nudge", nudge)
-        self.centred = bool(centred)
+        self.centred = as_flag("EquilibriumPropagation", "centred", centred)
 
     def solve(
         self, problem: Problem, method: AbstractMethod, tolerances: Tolerances, max_steps: int

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._checks import as_throw
 from .._network import HAM, complete_state
 from .._numerics import working_dtype
 from .._typing import ClampLike, FloatArray, Scalar, ScalarLike, State, StateLike
@@ -115,8 +116,7 @@ def sample(
     arXiv:2202.02435, for the solvers.
     """
     partial, frozen, currents = prepare("sample", network, state, clamp, inputs, elementwise=False)
-    if throw not in (True, False, "inside"):
-        raise ValueError(f'sample: `throw` must be True, False or "inside", got {throw!r}.')
+    throw = as_throw("sample", throw)
     if all(frozen.get(name) is True for name in network.names):
         raise ValueError("sample: `clamp` holds every layer, so there is nothing to sample.")
     dt0 = default_step(network) if dt0 is None else dt0

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._checks import as_parameter
+from .._checks import as_key, as_parameter, is_number
 from .._network import HAM
 from .._typing import ScalarLike
 from ._langevin import LeimkuhlerMatthews
@@ -38,7 +38,7 @@ def as_plan(**times: Any) -> tuple[Plan, Array, Array]:
     for name, value in times.items():
         if isinstance(value, jax.core.Tracer):
             raise TypeError(f"sample: `{name}` sets the number of steps and cannot be traced; close over a number.")
-        if isinstance(value, (bool, str)) or np.ndim(value) != 0 or not np.isrealobj(value):
+        if not is_number(value):
             raise TypeError(f"sample: `{name}` must be a real number, got {value!r}.")
         if not np.isfinite(value):
             raise ValueError(f"sample: `{name}` must be finite, got {value!r}.")
@@ -94,14 +94,7 @@ def as_temperature(temperature: Any, start: Array) -> Any:
 
 
 def as_keys(key: Any, chains: int | None) -> Array:
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    raw = isinstance(key, jax.Array) and key.dtype == jnp.uint32
-    if not typed and not raw:
-        raise TypeError(f"sample: `key` must be a PRNG key, as from `jax.random.key(0)`, got {key!r}.")
-    if key.ndim != (0 if typed else 1):
-        raise ValueError(
-            f"sample: `key` must be one key, got an array of shape {key.shape}; use `chains` or `jax.vmap`."
-        )
+    key = as_key("sample", key)
     if chains is None:
         return key
     if not isinstance(chains, (int, np.integer)) or isinstance(chains, bool):

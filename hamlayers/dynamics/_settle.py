@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from .._checks import as_throw, is_number
 from .._network import HAM, complete_state
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
 from ._block import BlockDescent
@@ -101,7 +102,8 @@ def settle(
 
     **Source:** arXiv:2311.15673 (even-odd sweeps), arXiv:2008.02217 (attention as one); see the methods.
     """
-    _check_arguments(method, gradient, max_steps, throw)
+    _check_arguments(method, gradient, max_steps)
+    throw = as_throw("settle", throw)
     initial, frozen, currents = prepare("settle", network, state, clamp, inputs, elementwise=True)
     if callable(currents):
         raise TypeError("settle: `inputs` must be constant arrays by layer name; a state of rest has no time.")
@@ -161,16 +163,16 @@ def _possibly_cut(network: HAM, frozen: Frozen) -> tuple[str, ...]:
 
 
 def _as_tolerance(name: str, value: Any) -> Scalar:
-    if isinstance(value, jax.core.Tracer):
-        return value
-    if isinstance(value, (bool, str)) or np.ndim(value) != 0 or not np.isreal(value):
+    if not is_number(value):
         raise TypeError(f"settle: `{name}` must be a real number, got {value!r}.")
+    if isinstance(value, jax.core.Tracer):
+        return value.astype(jnp.result_type(float)) if jnp.issubdtype(value.dtype, jnp.integer) else value
     if not 0 < value < np.inf:
         raise ValueError(f"settle: `{name}` must be positive and finite, got {value!r}.")
     return jnp.asarray(float(value))
 
 
-def _check_arguments(method: Any, gradient: Any, max_steps: Any, throw: Any) -> None:
+def _check_arguments(method: Any, gradient: Any, max_steps: Any) -> None:
     if not isinstance(method, AbstractMethod):
         raise TypeError(f"settle: `method` must be a method such as BlockDescent(), got {method!r}.")
     if not isinstance(gradient, AbstractGradient):
@@ -181,8 +183,6 @@ def _check_arguments(method: Any, gradient: Any, max_steps: Any, throw: Any) -> 
         raise ValueError(f"settle: `max_steps` must be at least 1, got {max_steps}.")
     if max_steps >= 2**31:
         raise ValueError(f"settle: `max_steps` must be below 2^31, got {max_steps}.")
-    if throw not in (True, False, "inside"):
-        raise ValueError(f'settle: `throw` must be True, False or "inside", got {throw!r}.')
 
 
 def _raise_on_failure(network: HAM, settled: Settled, throw: bool | Literal["inside"], max_steps: int) -> Settled:
@@ -202,7 +202,7 @@ def _raise_on_failure(network: HAM, settled: Settled, throw: bool | Literal["ins
         grown = _grown(network, found.state)
         raise RuntimeError(
             f"settle: the states of the layers {grown} grow without bound: the energy is unbounded below for these "
-            f"Lagrangians and weights, or an input is not finite ({figures})."
+            f"Lagrangians and weights, or the state or an input is not finite ({figures})."
         )
     if steps < max_steps:
         raise RuntimeError(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from .._checks import as_finite, as_parameter, as_shape
+from .._checks import as_finite, as_key, as_parameter, as_shape
 from .._typing import FloatArray, FloatLike, Scalar
 from ._base import AbstractSynapse, Curvature, as_activations
 
@@ -58,10 +58,10 @@ class Dense(AbstractSynapse):
         """
         shapes = [as_shape("Dense.random", "sizes", size) for size in sizes]
         if not shapes:
-            raise ValueError("Dense.random: give the size of at least one layer.")
+            raise ValueError("Dense.random: give the size of at least one layer, got none.")
         flat = tuple(int(np.prod(shape)) for shape in shapes)
         std = as_parameter("Dense.random", "std", 1 / float(np.sum(np.sqrt(flat))) if std is None else std)
-        return cls(std * jax.random.normal(key, flat))
+        return cls(std * jax.random.normal(as_key("Dense.random", key), flat))
 
     def __call__(self, *activations: FloatLike) -> Scalar:
         arrays = as_activations("Dense", activations)
@@ -104,7 +104,8 @@ class Bias(AbstractSynapse):
     @classmethod
     def random(cls, shape: int | tuple[int, ...], *, key: PRNGKeyArray, std: FloatLike = 0.02) -> "Bias":
         """Normal currents of the given standard deviation."""
-        return cls(as_parameter("Bias.random", "std", std) * jax.random.normal(key, as_shape("Bias", "shape", shape)))
+        normal = jax.random.normal(as_key("Bias.random", key), as_shape("Bias.random", "shape", shape))
+        return cls(as_parameter("Bias.random", "std", std) * normal)
 
     def __call__(self, *activations: FloatLike) -> Scalar:
         if len(activations) != 1:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from .._checks import as_finite, as_shape
+from .._checks import as_finite, as_key, as_shape
 from .._typing import FloatArray, FloatLike, Scalar
 from ..lagrangians import AbstractLagrangian
 from ._base import AbstractSynapse, Curvature, as_activations
@@ -63,7 +63,7 @@ class Memory(AbstractSynapse):
     ) -> "Memory":
         """Patterns drawn uniformly from the unit sphere of the given shape."""
         full = as_shape("Memory.random", "patterns", patterns) + as_shape("Memory.random", "shape", shape)
-        normal = jax.random.normal(key, full)
+        normal = jax.random.normal(as_key("Memory.random", key), full)
         norms = jnp.sqrt(jnp.sum(jnp.square(normal), axis=tuple(range(1, len(full))), keepdims=True))
         return cls(normal / norms, lagrangian)
 

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._checks import as_number
 from .._network import HAM
 from .._typing import FloatArray, Scalar, State
 from ._law import check_examples, double, kind, shown
-from ._network_facts import energy_and_force
+from ._network_facts import check_network_like, energy_and_force
 
 
 SCALES = 10.0 ** np.arange(0, 9, 0.5)
@@ -45,9 +46,10 @@ def check_bounded(network: HAM | Any, *, level: float = -1e6, starts: int = 32, 
     **Source:** by Young's inequality, a dense synapse between layers whose Lagrangians grow as powers n and m bounds
     the energy for all weights if 1/n + 1/m > 1 and leaves it unbounded if 1/n + 1/m < 1.
     """
-    if not np.isfinite(level):
+    check_network_like("check_bounded", network)
+    if not np.isfinite(as_number("check_bounded", "level", level)):
         raise ValueError(f"check_bounded: `level` must be finite, got {level!r}.")
-    check_examples("check_bounded", starts, seed)
+    check_examples("check_bounded", starts, seed, "starts")
     with jax.enable_x64(True):
         exact = double(network)
         states, energies, scales = _search(exact, starts, jax.random.key(seed))

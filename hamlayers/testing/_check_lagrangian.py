@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike
 
-from .._checks import as_shape
+from .._checks import as_float_dtype, as_shape
 from . import _lagrangian_facts as facts
 from ._differences import DIFFERENCES, difference_tolerance
 from ._lagrangian_precision import (
@@ -27,6 +27,7 @@ from ._law import (
     Comparison,
     Facts,
     check_examples,
+    check_largest,
     compiled,
     described,
     double,
@@ -110,14 +111,16 @@ def check_lagrangian(
     **Source:** the Fenchel-Young inequality: Rockafellar, Convex Analysis (1970), theorem 23.5.
     """
     owner = f"check_lagrangian({kind(lagrangian)})"
+    if isinstance(lagrangian, type):
+        raise TypeError(f"{owner}: `lagrangian` must be an instance, got the class {lagrangian.__name__}.")
     if not isinstance(lagrangian, LagrangianLike):
         needed = ("activation", "energy", "conjugate")
         lacking = [name for name in needed if not callable(getattr(lagrangian, name, None))]
         raise TypeError(f"{owner}: `lagrangian` must be callable and have {needed}; it lacks {lacking or '__call__'}.")
     check_examples("check_lagrangian", examples, seed)
     shape = as_shape("check_lagrangian", "shape", shape)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"check_lagrangian: `dtype` must be a real floating-point dtype, got {dtype!r}.")
+    check_largest("check_lagrangian", largest)
+    dtype = as_float_dtype("check_lagrangian", dtype)
     top = float(jnp.finfo(dtype).max) / 2 if largest is None else float(largest)
     context = f"L = {described(lagrangian)}"
     options = {"examples": examples, "seed": seed, "context": context}

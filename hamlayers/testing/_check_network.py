@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import DTypeLike
 
 from .. import dynamics
+from .._checks import as_float_dtype
 from .._network import HAM
 from . import _network_facts as facts
 from ._check_solvers import check_solvers
@@ -19,6 +20,7 @@ from ._law import (
     Comparison,
     Facts,
     check_examples,
+    check_largest,
     compiled,
     double,
     eps_of,
@@ -32,7 +34,6 @@ from ._values import arrays, extreme_arrays, kinks_of, numbers
 
 UNIT = ROUNDINGS * 2.0**-52
 TINY = 1e-200
-METHODS = ("activations", "energy", "energy_terms", "drive", "force", "velocity", "complete", "connection_labels")
 
 
 def check_network(
@@ -78,11 +79,13 @@ def check_network(
     **Source:** arXiv:2008.06996, equations 1 to 8, for the dissipation.
     """
     owner = f"check_network({kind(network)})"
-    lacking = [name for name in METHODS if not callable(getattr(network, name, None))]
-    lacking += [name for name in ("names", "layers", "synapses", "connections") if getattr(network, name, None) is None]
-    if lacking:
-        raise TypeError(f"{owner}: `network` must be a HAM, or have its methods; it lacks {lacking}.")
+    facts.check_network_like(owner, network)
+    for name, solver in (("integrate", integrate), ("settle", settle)):
+        if solver is not None and not callable(solver):
+            raise TypeError(f"{owner}: `{name}` must be a function or None, got {solver!r}.")
     check_examples("check_network", examples, seed)
+    check_largest("check_network", largest)
+    dtype = as_float_dtype("check_network", dtype)
     options: dict[str, Any] = {"examples": examples, "seed": seed, "context": f"network = {network!r}"}
     with jax.enable_x64(True):
         _check_shapes_and_dtypes(owner, network)

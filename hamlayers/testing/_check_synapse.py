@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import DTypeLike
 
 from .. import synapses as sy
-from .._checks import as_shape
+from .._checks import as_float_dtype, as_shape
 from .._typing import FloatArray, Scalar
 from ..synapses._base import Curvature
 from ._differences import DIFFERENCES, difference_tolerance, differences
@@ -21,6 +21,7 @@ from ._law import (
     ROUNDINGS,
     Comparison,
     check_examples,
+    check_largest,
     compiled,
     described,
     double,
@@ -74,6 +75,8 @@ def check_synapse(
     if not callable(synapse):
         raise TypeError(f"{owner}: `synapse` must be callable, got {type(synapse).__name__}.")
     check_examples("check_synapse", examples, seed)
+    check_largest("check_synapse", largest)
+    dtype = as_float_dtype("check_synapse", dtype)
     sizes = _shapes_of(owner, synapse, shapes)
     bend = sy.curvature_of(synapse) if curvature is None else curvature
     if bend not in ("multilinear", "concave", "unknown"):

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._checks import as_number
+
 
 ROUNDINGS = 32
 """Tolerances are this many units of eps times what rounding the arguments alone would change."""
@@ -189,9 +191,15 @@ def example_count(examples: int | None) -> int:
     return hypothesis.settings().max_examples if examples is None else examples
 
 
-def check_examples(owner: str, examples: Any, seed: Any) -> None:
+def check_examples(owner: str, examples: Any, seed: Any, name: str = "examples") -> None:
     """Numbers that make sense, or an error that names them."""
     if examples is not None and (isinstance(examples, bool) or not isinstance(examples, int) or examples < 1):
-        raise ValueError(f"{owner}: `examples` must be a positive int or None, got {examples!r}.")
+        raise ValueError(f"{owner}: `{name}` must be a positive int or None, got {examples!r}.")
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"{owner}: `seed` must be an int, got {seed!r}.")
+
+
+def check_largest(owner: str, largest: Any) -> None:
+    """A magnitude that makes sense, or `None`."""
+    if largest is not None and not 0 < as_number(owner, "largest", largest) < np.inf:
+        raise ValueError(f"{owner}: `largest` must be positive and finite, got {largest!r}.")

@@ -13,6 +13,18 @@ from .._typing import FloatArray, Scalar, State
 from ._differences import differences
 
 
+METHODS = ("activations", "energy", "energy_terms", "drive", "force", "velocity", "complete", "connection_labels")
+"""What a network must be able to do."""
+
+
+def check_network_like(owner: str, network: Any) -> None:
+    """`TypeError` unless it is a network, or has the methods of one."""
+    lacking = [name for name in METHODS if not callable(getattr(network, name, None))]
+    lacking += [name for name in ("names", "layers", "synapses", "connections") if getattr(network, name, None) is None]
+    if lacking or isinstance(network, type):
+        raise TypeError(f"{owner}: `network` must be a HAM, or have its methods; it lacks {lacking or 'an instance'}.")
+
+
 def flat(network: Any, state: Mapping[str, FloatArray]) -> Float[Array, " n"]:
     """The layers one behind the other, in the order of the network."""
     return jnp.concatenate([state[name].reshape(-1) for name in network.names])

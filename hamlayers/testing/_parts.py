@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
 from .. import lagrangians as lg, synapses as sy
-from .._checks import as_shape
+from .._checks import as_float_dtype, as_shape
 from .._layer import Layer
 from ._values import Draw, arrays, eighths, positive
 
@@ -109,6 +109,7 @@ def lagrangians(
     """
     shape, dtype = as_shape("lagrangians", "shape", shape), _as_dtype("lagrangians", dtype)
     builders = _lagrangian_builders(shape)
+    _check_kinds("lagrangians", kinds)
     unknown = [kind for kind in (kinds or ()) if kind not in builders]
     if unknown:
         raise ValueError(f"lagrangians: `kinds` names {unknown}, for which there is no strategy.")
@@ -180,6 +181,7 @@ def synapses(
     if not normal:
         raise ValueError("synapses: `shapes` must name at least one layer, got none.")
     builders, wanted = _synapse_builders(normal), _as_dtype("synapses", dtype)
+    _check_kinds("synapses", kinds)
     unfit = [kind for kind in (kinds or ()) if kind not in builders]
     if unfit:
         raise ValueError(f"synapses: `kinds` names {unfit}, which do not connect layers of shapes {normal}.")
@@ -187,10 +189,18 @@ def synapses(
     return st.one_of(chosen).map(lambda drawn: _cast(drawn, wanted))
 
 
+def _check_kinds(owner: str, kinds: Any) -> None:
+    if kinds is not None and not isinstance(kinds, (list, tuple)):
+        raise TypeError(f"{owner}: `kinds` must be a list of classes or None, got {kinds!r}.")
+    if kinds is not None and not kinds:
+        raise ValueError(f"{owner}: `kinds` must name at least one class, got {kinds!r}.")
+
+
 def _as_dtype(owner: str, dtype: Any) -> np.dtype:
-    if jnp.dtype(dtype) not in (jnp.dtype(np.float32), jnp.dtype(np.float64)):
+    found = as_float_dtype(owner, dtype)
+    if found not in (jnp.dtype(np.float32), jnp.dtype(np.float64)):
         raise TypeError(f"{owner}: `dtype` must be float32 or float64, got {dtype!r}.")
-    return jnp.dtype(dtype)
+    return found
 
 
 def _cast(part: Any, dtype: np.dtype) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike
 
-from .._checks import as_shape
+from .._checks import as_float_dtype, as_shape
 from .._layer import Layer
 from .._network import HAM
 
@@ -98,8 +98,11 @@ def states(
 
     **Raises:** `TypeError` if `like` is none of these or the dtype is not floating-point.
     """
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"states: `dtype` must be a real floating-point dtype, got {dtype!r}.")
+    dtype = as_float_dtype("states", dtype)
+    if isinstance(bound, bool) or not isinstance(bound, int) or bound < 1:
+        raise ValueError(f"states: `bound` must be a positive int, got {bound!r}.")
+    if not isinstance(like, (HAM, Layer, int, np.integer, tuple, list)):
+        raise TypeError(f"states: `like` must be a HAM, a Layer or a shape, got {type(like).__name__}.")
     if isinstance(like, HAM):
         layers = {
             name: states(layer, dtype=dtype, bound=bound, extremes=extremes) for name, layer in like.layers.items()

@@ -59,11 +59,13 @@ def blocked(
     - **Raises**: `TypeError` for sizes that are not integers, and when called inside a jax transformation;
       `ValueError` for sizes below 1, no devices, empty inputs, and a result that does not have the shape of its block.
     """
+    if not callable(kernel_fn):
+        raise TypeError(f"blocked: `kernel_fn` must be a function of inputs, got {type(kernel_fn).__name__}.")
     height = _as_size("rows", rows)
     width = height if columns is None else _as_size("columns", columns)
     turns = (None,) if devices is None else tuple(devices)
     if not turns:
-        raise ValueError("blocked: `devices` must not be empty.")
+        raise ValueError(f"blocked: `devices` must not be empty, got {devices!r}.")
 
     def compute(x1: Inputs, x2: Inputs | None = None, **options: Any) -> HostKernels:
         first, second = _as_host("x1", x1), None if x2 is None else _as_host("x2", x2)

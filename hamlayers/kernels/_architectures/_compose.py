@@ -19,7 +19,7 @@ Combine = Literal["sum", "product", "concat"]
 
 def _as_nets(owner: str, nets: tuple[Any, ...]) -> tuple[AbstractNet, ...]:
     if not nets:
-        raise ValueError(f"{owner}: needs at least one net.")
+        raise ValueError(f"{owner}: needs at least one net, got none.")
     for index, net in enumerate(nets):
         if not isinstance(net, AbstractNet):
             what = f"argument {index} must be a net such as `dense()` or `elementwise(activation)`"

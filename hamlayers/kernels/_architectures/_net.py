@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from ..._checks import as_float_array, as_shape
+from ..._checks import as_float_array, as_float_dtype, as_key, as_shape
 from ..._numerics import working_dtype
 from ..._typing import FloatArray, FloatLike
 from ._moments import Moments, Pairs, Shape, Status, start, tie
@@ -126,15 +126,12 @@ class AbstractNet(eqx.Module):
         - **Raises**: `TypeError` for what is not a random key, and a `dtype` that is not real floating-point;
           `ValueError` for a layer without `width`, and for shapes that do not fit.
         """
-        _check_key(key)
+        key = as_key("init", key)
         shape = as_shape("init", "input_shape", input_shape)
         if len(shape) != self._axes():
             raise ValueError(f"init: `input_shape` must have {self._axes()} axes, got {shape}.")
         self._shape(shape)
-        dtype = jnp.result_type(float) if dtype is None else dtype
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"init: `dtype` must be a real floating-point dtype, got {dtype!r}.")
-        return self._init(key, shape, dtype)
+        return self._init(key, shape, as_float_dtype("init", dtype))
 
     def apply(self, params: PyTree, x: FloatLike) -> FloatArray:
         """The finite network's outputs: `(*batch, outputs)`, or `(*batch, *positions, outputs)`.
@@ -191,14 +188,6 @@ def _is_finite(value: FloatLike) -> bool:
         return bool(known.all(known.isfinite(value)))
 
 
-def _check_key(key: Any) -> None:
-    legacy = isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.ndim == 1
-    if not legacy and not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"init: `key` must be a random key such as `jax.random.key(0)`, got {type(key).__name__}.")
-    if not legacy and key.shape != ():
-        raise ValueError(f"init: `key` must be a single random key, got an array of shape {key.shape}.")
-
-
 def _names(get: Get) -> tuple[str, ...]:
     if not isinstance(get, (str, tuple, list)):
         raise TypeError(f'kernel: `get` must be "nngp", "ntk" or a tuple of them, got {get!r}.')
@@ -217,7 +206,8 @@ def _picked(pairs: Pairs, get: Get) -> FloatArray | tuple[FloatArray, ...]:
 def _kernel(net: AbstractNet, x1: FloatArray, x2: FloatArray | None, axes: int, want_ntk: bool, cross: bool) -> Pairs:
     """The kernels of `net`, between `x1` and `x2` if `cross`, else of each `x1` with itself."""
     inputs = (x1,) if x2 is None else (x1, x2)
-    dtype = jnp.result_type(*inputs)
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*inputs)
     flat = []
     for x in inputs:
         wide = jax.lax.convert_element_type(x, working_dtype(dtype))

@@ -88,7 +88,8 @@ class AbstractDual(eqx.Module):
         except ValueError:
             shapes = ", ".join(str(array.shape) for array in arrays)
             raise ValueError(f"{owner}: `c`, `v1` and `v2` must broadcast, got shapes {shapes}.") from None
-        dtype = jnp.result_type(*arrays)
+        with jax.numpy_dtype_promotion("standard"):
+            dtype = jnp.result_type(*arrays)
         wide = working_dtype(dtype) if dtype != jnp.float64 else widest_dtype(dtype)
         cov, var1, var2 = (_of_rank(jax.lax.convert_element_type(array, wide), len(shape)) for array in arrays)
         _check_pair(owner, cov, var1, var2)

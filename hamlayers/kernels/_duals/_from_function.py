@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import lagrangians
+from ..._checks import as_number
 from ..._typing import FloatArray, Interval
 from . import _analysis as analysis
 from ._base import AbstractDual
@@ -270,7 +271,9 @@ def _check_degree(method: str, degree: Any) -> None:
 
 
 def _range(variances: Interval) -> tuple[float, float]:
-    low, high = (float(v) for v in variances)
+    if not isinstance(variances, (tuple, list)) or len(variances) != 2:
+        raise TypeError(f"from_function: `variances` must be a pair of numbers, got {variances!r}.")
+    low, high = (as_number("from_function", "variances", v) for v in variances)
     if not 0 < low < high < 1e12:
         raise ValueError(f"from_function: `variances` must be 0 < low < high, got {(low, high)}.")
     return low, high
@@ -279,7 +282,9 @@ def _range(variances: Interval) -> tuple[float, float]:
 def _given_kinks(kinks: Any) -> tuple[float, ...] | None:
     if kinks is None:
         return None
-    found = tuple(sorted({float(t) for t in kinks}))
+    if not isinstance(kinks, (tuple, list)):
+        raise TypeError(f"from_function: `kinks` must be a list of numbers or None, got {kinks!r}.")
+    found = tuple(sorted({as_number("from_function", "kinks", t) for t in kinks}))
     if not all(np.isfinite(t) for t in found):
         raise ValueError(f"from_function: `kinks` must be finite, got {found}.")
     return found

@@ -114,7 +114,7 @@ def register_dual(key: type[lagrangians.AbstractLagrangian] | Callable, make: Ma
     """
     if not callable(key) or (isinstance(key, type) and not issubclass(key, lagrangians.AbstractLagrangian)):
         raise TypeError(f"register_dual: `key` must be a type of Lagrangians or a function, got {key!r}.")
-    if not callable(make):
+    if not callable(make) or isinstance(make, AbstractDual):
         raise TypeError(f"register_dual: `make` must be a function that gives a dual, got {type(make).__name__}.")
     known: dict = _TYPES if isinstance(key, type) else _FUNCTIONS
     if key in known and not replace:

@@ -51,6 +51,8 @@ def as_function(owner: str, f: Callable, params: Any, x: Any) -> Function:
 
 def learned_places(owner: str, f: Callable, params: Any) -> list[int]:
     """Which leaves of the parameters are differentiated; `ValueError` for none, `TypeError` for bare numbers."""
+    if not callable(f):
+        raise TypeError(f"{owner}: `f` must be a function `f(params, x)`, got {type(f).__name__}.")
     for leaf in jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, eqx.Module)):
         # a module keeps its settings so, equinox' dropout its rate; in any other tree it is meant to be learned
         if isinstance(leaf, float) and not isinstance(leaf, np.generic):

@@ -30,6 +30,8 @@ def batched(module: Callable, x: Inputs) -> Any:
 
     `empirical_ntk(batched, module, x1, x2)` is the kernel of the module, `linearize(batched, module)` its linear model.
     """
+    if not callable(module):
+        raise TypeError(f"batched: `module` must be callable, got {type(module).__name__}.")
     return jax.vmap(module)(jnp.asarray(x))
 
 

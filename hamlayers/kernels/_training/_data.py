@@ -81,7 +81,7 @@ def as_known_array(owner: str, name: str, value: Any) -> FloatArray:
     with at_once(value):
         array = as_float_array(owner, name, value)
     if known(array) and not _is_finite(array):
-        raise ValueError(f"{owner}: `{name}` must be finite.")
+        raise ValueError(f"{owner}: `{name}` must be finite, got NaN or infinity in an array of shape {array.shape}.")
     return array
 
 
@@ -105,13 +105,6 @@ def as_nonnegative(owner: str, name: str, value: Any) -> Scalar:
     if array.shape != ():
         raise ValueError(f"{owner}: `{name}` must be a scalar, got an array of shape {array.shape}.")
     return jnp.where((array >= 0) & jnp.isfinite(array), array, jnp.nan)
-
-
-def as_flag(owner: str, name: str, value: Any) -> bool:
-    """`True` or `False`, and nothing that merely counts as one of them."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{owner}: `{name}` must be True or False, got {value!r}.")
-    return bool(value)
 
 
 def widened(tree: Any) -> Any:

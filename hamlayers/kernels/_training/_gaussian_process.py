@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 from jaxtyping import Array, Float
 
+from ..._checks import as_flag
 from ..._typing import FloatArray, FloatLike, Scalar, ScalarLike
 from ._data import (
     Times,
     TrainingData,
-    as_flag,
     as_kernel,
     as_momentum,
     as_nonnegative,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Int
 
 from ..._checks import as_finite
 from ..._typing import FloatArray, Scalar, ScalarLike
-from ._data import as_nonnegative, as_positive, at_once, known
+from ._data import as_known_array, as_nonnegative, as_positive, at_once, known, same_dtype
 
 
 class AbstractLoss(eqx.Module):
@@ -139,7 +139,9 @@ class CrossEntropy(AbstractLoss):
             return
         rows, slack = np.asarray(y).astype(np.float64), float(jnp.finfo(y.dtype).eps) ** 0.5
         if not (np.all(rows >= 0) and np.all(np.abs(np.sum(rows, axis=-1) - 1) <= slack)):
-            raise ValueError("CrossEntropy: every row of `y_train` must be non-negative and sum to 1.")
+            wrong = rows[np.any(rows < 0, axis=-1) | (np.abs(np.sum(rows, axis=-1) - 1) > slack)][0]
+            need = "every row of `y_train` must be non-negative and sum to 1"
+            raise ValueError(f"CrossEntropy: {need}, got {wrong.tolist()}.")
 
 
 def _has_one_output(f: FloatArray) -> bool:
@@ -190,6 +192,8 @@ def margins(f_train: FloatArray, y_train: FloatArray, *, margin: ScalarLike = 0.
 
     - **Raises**: `ValueError` for shapes that differ and labels other than -1 and 1.
     """
+    f_train, y_train = as_known_array("margins", "f_train", f_train), as_known_array("margins", "y_train", y_train)
+    same_dtype("margins", "f_train", f_train, "y_train", y_train)
     if f_train.shape != y_train.shape:
         raise ValueError(
             f"margins: `f_train` and `y_train` must have one shape, got {f_train.shape} and {y_train.shape}."

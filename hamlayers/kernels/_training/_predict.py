@@ -7,11 +7,11 @@ import diffrax
 import jax
 import jax.numpy as jnp
 
+from ..._checks import as_flag
 from ..._typing import FloatArray, FloatLike, Scalar, ScalarLike
 from ._data import (
     AbstractPredictor,
     TrainingData,
-    as_flag,
     as_kernel,
     as_momentum,
     as_nonnegative,

@@ -39,6 +39,13 @@ class RungeKuttaLegendre(diffrax.AbstractAdaptiveSolver):
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
 
+    def __check_init__(self) -> None:
+        if not callable(self.spectral_radius):
+            raise TypeError(
+                "RungeKuttaLegendre: `spectral_radius` must be a function from diffrax's `args` to a number, got "
+                f"{self.spectral_radius!r}."
+            )
+
     def order(self, terms: Any) -> int:
         """2."""
         return 2

@@ -1,0 +1,113 @@
+"""Every bad or extreme input has the outcome that the tables in `robustness_*.py` promise, without run-time checks."""
+
+import ast
+import inspect
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import robustness
+
+import hamlayers as hl
+from hamlayers import kernels, lagrangians, models, plotting, synapses, testing
+
+
+TABLES = robustness.tables()
+ROWS = {f"{group}: {row.name}": row for group, rows in TABLES.items() for row in rows}
+
+SURFACE: dict[str, ModuleType] = {
+    "hl": hl,
+    "lg": lagrangians,
+    "sy": synapses,
+    "kn": kernels,
+    "models": models,
+    "plotting": plotting,
+    "testing": testing,
+}
+"""The public modules, by the names that the tables import them under."""
+
+EXEMPT = {
+    **dict.fromkeys(
+        (
+            *("hl.Attractors", "hl.Basin", "hl.Certificate", "hl.Classification", "hl.ConnectionRow"),
+            *("hl.ConvexityRow", "hl.DescentRow", "hl.Diagnostics", "hl.EulerStep", "hl.FlatRow"),
+            *("hl.GradientReport", "hl.GradientRow", "hl.Growth", "hl.Samples", "hl.Settled", "hl.Trajectory"),
+            *("lg.FitReport", "lg.Hinges", "kn.Ensemble", "kn.EnsembleMoments", "kn.GaussianMoments"),
+            *("kn.LossDescent", "kn.Margins", "kn.SquaredErrorDescent", "kn.Trained"),
+        ),
+        "a result, which users read and do not make",
+    ),
+    **dict.fromkeys(
+        (
+            *("hl.AbstractAcceleration", "hl.AbstractGradient", "hl.AbstractMethod", "lg.AbstractElementwise"),
+            *("lg.AbstractLagrangian", "sy.AbstractSynapse", "kn.AbstractDual", "kn.AbstractLoss", "kn.AbstractNet"),
+            *("kn.AbstractPredictor", "testing.LagrangianLike"),
+        ),
+        "abstract: its concrete classes are in the table",
+    ),
+    "kn.MeanSquaredError": "takes no arguments, and any finite target",
+}
+
+
+@pytest.mark.usefixtures("no_typecheck")
+@pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in ROWS.items()])
+def test_outcome(row: robustness.Row) -> None:
+    wrong = robustness.judge(row)
+    assert wrong is None, wrong
+
+
+def test_the_table_is_large_and_its_names_are_unique() -> None:
+    rows = [row for rows in TABLES.values() for row in rows]
+    assert len(rows) >= 150
+    assert len(ROWS) == len(rows), [name for name, n in Counter(row.name for row in rows).items() if n > 1]
+    errors = [row for row in rows if row.error is not None]
+    assert len(errors) >= 100
+    assert len(rows) - len(errors) >= 50
+    assert [row.name for row in errors if not all(row.words)] == []
+
+
+def _used(file: Path) -> Iterable[str]:
+    """What a table names of the public modules."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in SURFACE:
+            yield f"{node.value.id}.{node.attr}"
+
+
+def _is_public(module: ModuleType, name: str) -> bool:
+    part: Any = getattr(module, name)
+    ours = inspect.isclass(part) or inspect.isfunction(part) or part is hl.growth
+    return not name.startswith("_") and ours and part.__module__.startswith("hamlayers")
+
+
+def test_every_public_name_is_in_the_table() -> None:
+    used = {name for file in Path(__file__).parent.glob("robustness_*.py") for name in _used(file)}
+    public = {
+        f"{alias}.{name}"
+        for alias, module in SURFACE.items()
+        for name in vars(module)
+        if _is_public(module, name)
+        and not (alias != "hl" and vars(hl).get(name) is getattr(module, name))
+        # what `models` and `plotting` import from elsewhere is public there
+        and (alias not in ("models", "plotting") or getattr(module, name).__module__ == module.__name__)
+    }
+    assert sorted(public - used - set(EXEMPT)) == []
+    assert sorted(set(EXEMPT) - public) == []
+
+
+def test_a_wrong_outcome_is_told() -> None:
+    """The judge itself: a wrong value, a wrong dtype, no error, one of another type, from elsewhere, or silent."""
+    gives, refuses = robustness.gives, robustness.refuses
+    words = ("`tau`", "positive", "-1")
+    assert robustness.judge(gives("", 1.0, lambda: robustness.vec(1)[0])) is None
+    assert "expected" in str(robustness.judge(gives("", 2.0, lambda: robustness.vec(1)[0])))
+    assert "dtype" in str(robustness.judge(gives("", 1.0, lambda: robustness.vec(1)[0], dtype="float64")))
+    assert "shape" in str(robustness.judge(gives("", 1.0, lambda: robustness.vec(1))))
+    assert robustness.judge(refuses("", ValueError, words, lambda: hl.TanhLayer(2, tau=-1.0))) is None
+    assert "no error" in str(robustness.judge(refuses("", ValueError, words, lambda: hl.TanhLayer(2))))
+    assert "not TypeError" in str(robustness.judge(refuses("", TypeError, words, lambda: hl.TanhLayer(2, tau=-1.0))))
+    lacking = ("`tau`", "negative", "-1")
+    assert "lacks" in str(robustness.judge(refuses("", ValueError, lacking, lambda: hl.TanhLayer(2, tau=-1.0))))
+    assert "not by the library" in str(robustness.judge(refuses("", ValueError, ("", "", ""), lambda: int("one"))))
