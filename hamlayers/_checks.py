@@ -85,7 +85,7 @@ def is_number(value: Any) -> bool:
 def as_number(owner: str, name: str, value: Any) -> float:
     """A real number that is known now."""
     if not is_number(value) or isinstance(value, jax.core.Tracer):
-        raise TypeError(f"{owner}: `{name}` must be a real number that is known now, got {value!r}.")
+        raise TypeError(f"{owner}: `{name}` must be a real number, known now, got {value!r}.")
     return float(value)
 
 

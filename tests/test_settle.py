@@ -804,7 +804,7 @@ def test_bad_networks_and_states(memory: tuple, no_typecheck: None) -> None:
         (lambda: hl.Nesterov(1.5), ValueError, "`fast` must lie between 0 and 1, got 1.5"),
         (lambda: hl.Nesterov(np.nan), ValueError, "`fast` must lie between 0 and 1, got nan"),
         (lambda: hl.Anderson(1), ValueError, "`memory` must be an int of at least 2, got 1"),
-        (lambda: hl.Anderson(3, -1.0), ValueError, "`regularisation` must not be negative, got -1.0"),
+        (lambda: hl.Anderson(3, -1.0), ValueError, "`regularisation` must be finite and not negative, got -1.0"),
         (lambda: hl.Euler(0.0), ValueError, "Euler: `step` must be positive and finite, got"),
         (lambda: hl.Optimistix(optx.Bisection(0.1, 0.1)), TypeError, "Optimistix: Bisection searches an interval"),
         (
