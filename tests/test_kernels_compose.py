@@ -195,11 +195,11 @@ def test_any_leading_shape(net, shape, x64) -> None:
     _close(net.kernel(x1, x2, get="ntk"), flat.reshape(2, 3, 1, 2, 2, *flat.shape[2:]), rounding=8)
     _close(net.kernel(x1[0, 0], x2, get="ntk"), flat[0].reshape(1, 2, 2, *flat.shape[2:]), rounding=8)
     _close(net.diagonal(x1[0, 0], get="ntk"), net.diagonal(x1, get="ntk")[0, 0], rounding=8)
-    assert net.kernel(x1, get="nngp").shape == (2, 3, 2, 3, *flat.shape[2:])
+    assert jax.eval_shape(net.kernel, x1).shape == (2, 3, 2, 3, *flat.shape[2:])
 
 
 def test_what_is_asked_for_and_in_which_order(x64) -> None:
-    x = _points(3, 4)
+    x = _points(6, 3)
     net = NETS["erf"]
     nngp, ntk = net.kernel(x, get=BOTH)
     back = net.kernel(x, get=("ntk", "nngp"))
@@ -277,10 +277,21 @@ def test_derivatives_where_inputs_coincide_or_vanish(x64) -> None:
             jnp.trace(k) + jnp.sum(d) for k, d in zip(net.kernel(x, get=BOTH), net.diagonal(x, get=BOTH), strict=True)
         )
 
-    for name in ("relu", "erf"):
-        assert np.isfinite(jax.grad(lambda x, n=NETS[name]: traces(n, x))(x)).all()
-    smooth = jax.grad(lambda x: jnp.sum(NETS["erf"].kernel(x, x, get="ntk")))(x)
-    np.testing.assert_allclose(smooth, jax.grad(lambda x: jnp.sum(NETS["erf"].kernel(x, get="ntk")))(x), rtol=1e-10)
+    net = NETS["erf"]
+    of_relu = jax.jit(jax.grad(lambda x: traces(NETS["relu"], x)))(x)
+    of_erf, *smooth = jax.jit(
+        lambda x: [
+            jax.grad(f)(x)
+            for f in (
+                lambda x: traces(net, x),
+                lambda x: jnp.sum(net.kernel(x, x, get="ntk")),
+                lambda x: jnp.sum(net.kernel(x, get="ntk")),
+            )
+        ]
+    )(x)
+    assert np.isfinite(of_relu).all()
+    assert np.isfinite(of_erf).all()
+    np.testing.assert_allclose(*smooth, rtol=1e-10)
 
 
 def test_inside_transformations(x64) -> None:
@@ -335,7 +346,7 @@ def _samples(net: kernels.AbstractNet, x: np.ndarray, draws: int, dtype: type = 
         nngp = jnp.einsum("i...c,j...c->ij...", out, out) / out.shape[-1]
         return nngp, ntk.reshape(nngp.shape)
 
-    return jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=64))(jax.random.split(jax.random.key(1), draws))
+    return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), draws))
 
 
 def _arms(parameterization: str, width: int) -> Callable[..., kernels.AbstractNet]:
@@ -402,13 +413,13 @@ def test_one_dimensional_convolutions_on_average() -> None:
 @pytest.mark.slow
 def test_wide_networks_approach_the_limit_as_one_over_the_root_of_the_width() -> None:
     x = _points(3, 4, dtype=np.float32)
-    errors = []
+    errors, limits = [], ()
     for width in (16, 256):
         net = serial(
             dense(1.3, 0.3, width=width), erf, dense(1.2, 0.2, width=width), erf, dense(1.1, 0.1, width=width // 8)
         )
         wide = _samples(net, x, 24)
-        limits = net.kernel(x, get=BOTH)
+        limits = limits or net.kernel(x, get=BOTH)  # the same for every width
         errors.append([np.sqrt(np.mean(np.square(got - want[None]))) for got, want in zip(wide, limits, strict=True)])
     errors = np.array(errors)
     # 24 draws know a deviation to 15%; the widths are apart by 16, hence the errors by 4
@@ -446,18 +457,22 @@ def test_a_filter_of_one_position_is_a_dense_layer_there(x64) -> None:
     narrow = serial(conv((1, 1), 1.4, 0.2), erf, conv((1, 1), 0.9, 0.1))
     plain = serial(dense(1.4, 0.2), erf, dense(0.9, 0.1))
     flat = serial(narrow, kernels.flatten())
-    for at_positions, whole, get in zip(
-        narrow.kernel(x1, x2, get=BOTH), flat.kernel(x1, x2, get=BOTH), BOTH, strict=True
-    ):
-        assert at_positions.shape == (3, 2, 4, 5)
-        for row in range(4):
-            for column in range(5):
-                want = plain.kernel(x1[:, row, column], x2[:, row, column], get=get)
-                _close(at_positions[:, :, row, column], want, rounding=64)
-        _close(whole, np.mean(at_positions, axis=(2, 3)), rounding=8)
     # and a dense layer between convolutions is one too
     mixed = serial(conv((1, 1), 1.4, 0.2), erf, dense(0.9, 0.1))
-    _close(mixed.kernel(x1, x2, get="ntk"), narrow.kernel(x1, x2, get="ntk"), rounding=8)
+    at_positions, whole, between = (np.asarray(each) for each in _every_kernel([narrow, flat, mixed], x1, x2))
+    assert at_positions.shape == (2, 3, 2, 4, 5)
+    for row in range(4):
+        for column in range(5):
+            want = plain.kernel(x1[:, row, column], x2[:, row, column], get=BOTH)
+            _close_both(at_positions[:, :, :, row, column], want, rounding=64)
+    _close_both(whole, np.mean(at_positions, axis=(3, 4)), rounding=8)
+    _close_both(between, at_positions, rounding=8)
+
+
+@eqx.filter_jit
+def _every_kernel(nets: list[kernels.AbstractNet], *inputs: np.ndarray) -> list:
+    """Both kernels of several nets as one program."""
+    return [net.kernel(*inputs, get=BOTH) for net in nets]
 
 
 def _close_both(got: object, want: object, *, rounding: float) -> None:
@@ -516,20 +531,21 @@ def test_nesting_changes_nothing(x64) -> None:
 def test_branches_add_multiply_and_average(x64) -> None:
     x = _points(3, 4)
     a, b = serial(dense(1.2, width=2), relu, dense(0.8, 0.3, width=2)), serial(dense(0.7, width=6), erf, dense(width=6))
-    (ka, ta), (kb, tb) = a.kernel(x, get=BOTH), b.kernel(x, get=BOTH)
     c, d = serial(a, dense()), serial(b, dense())
-    (kc, tc), (kd, td) = c.kernel(x, get=BOTH), d.kernel(x, get=BOTH)
-    for combine, want in (
-        ("sum", (kc + kd, tc + td)),
-        ("product", (kc * kd, kc * td + tc * kd)),
-        ("concat", ((kc + kd) / 2, (tc + td) / 2)),
+    combined = [parallel(c, d, combine=combine) for combine in ("sum", "product", "concat")]
+    nets = [a, b, c, d, *combined, parallel(a, b, combine="concat")]
+    (ka, ta), (kb, tb), (kc, tc), (kd, td), *found = np.asarray(_every_kernel(nets, x))
+    for got, want in zip(
+        found,
+        (
+            (kc + kd, tc + td),
+            (kc * kd, kc * td + tc * kd),
+            ((kc + kd) / 2, (tc + td) / 2),
+            ((ka + 3 * kb) / 4, (ta + 3 * tb) / 4),
+        ),
+        strict=True,
     ):
-        for got, exact in zip(parallel(c, d, combine=combine).kernel(x, get=BOTH), want, strict=True):
-            _close(got, exact, rounding=8)
-    for got, exact in zip(
-        parallel(a, b, combine="concat").kernel(x, get=BOTH), ((ka + 3 * kb) / 4, (ta + 3 * tb) / 4), strict=True
-    ):
-        _close(got, exact, rounding=8)
+        _close_both(got, want, rounding=8)
 
 
 def test_a_lagrangian_is_its_activation() -> None:

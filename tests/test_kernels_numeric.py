@@ -52,6 +52,31 @@ def erf_pair(c: np.ndarray, v1: float, v2: float) -> tuple[np.ndarray, np.ndarra
     return 2 / math.pi * np.arcsin(2 * c / math.sqrt(p)), 4 / math.pi / np.sqrt(p - 4 * c * c)
 
 
+ROWS = 64
+
+
+def at(of: Callable, *arguments: np.ndarray | float) -> np.ndarray:
+    """A dual at few places, as the first of `ROWS`: one compiled program serves all tests of a dual."""
+    places = np.broadcast_arrays(*(np.asarray(x, float) for x in arguments))
+    return np.asarray(of(*(np.resize(x, ROWS) for x in places)))[: places[0].size]
+
+
+@eqx.filter_jit
+def facts(dual: kernels.AbstractDual, c: jax.Array, v1: jax.Array, v2: jax.Array) -> tuple[jax.Array, ...]:
+    """The value, the derivative and, of the first variance, the diagonals of both, as one program."""
+    return dual(c, v1, v2), dual.derivative(c, v1, v2), dual.diagonal(v1), dual.diagonal_derivative(v1)
+
+
+@eqx.filter_jit
+def slopes(dual: kernels.AbstractDual, c: jax.Array, v1: jax.Array, v2: jax.Array) -> tuple[tuple[jax.Array, ...], ...]:
+    """Of the value and of the derivative: itself and its three partial derivatives; and the slope of the diagonal."""
+    found = []
+    for of in (dual, dual.derivative):
+        value, back = jax.vjp(lambda *a, of=of: of(*a), c, v1, v2)
+        found.append((value, *back(jnp.ones_like(value))))
+    return *found, (jax.grad(lambda v: jnp.sum(dual.diagonal(v)))(v1),)
+
+
 GELU_VALUE, GELU_SLOPE = 0.2247028370538593, 0.34128884316640207
 HARD_TANH = 0.2360642511506855  # E[phi phi] at (0.5, 1.4, 0.7), by mpmath
 SOFT = 2.378216749010685646721e-7  # E[phi^2] of the soft threshold at v = 0.01, by mpmath
@@ -67,13 +92,12 @@ GOLDEN: dict[str, tuple[Callable, list[tuple[tuple[float, float, float], float, 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_against_mpmath(name: str, x64: None) -> None:
     fn, cases = GOLDEN[name]
-    dual = from_function(fn)
-    for arguments, value, derivative in cases:
-        v1, v2 = arguments[1:]
-        size = math.sqrt(float(dual.diagonal(v1)) * float(dual.diagonal(v2)))
-        of_slope = math.sqrt(float(dual.diagonal_derivative(v1)) * float(dual.diagonal_derivative(v2)))
-        assert abs(float(dual(*arguments)) - value) <= dual.expected_error * size
-        assert abs(float(dual.derivative(*arguments)) - derivative) <= dual.expected_error * of_slope
+    dual = from_function(fn, variances=(0.1, 2.0))
+    for (c, v1, v2), value, derivative in cases:
+        found = facts(dual, *(np.array(x) for x in ([c, c], [v1, v2], [v2, v1])))
+        size, of_slope = (math.sqrt(float(np.prod(tops))) for tops in found[2:])
+        assert np.all(np.abs(found[0] - value) <= dual.expected_error * size)
+        assert np.all(np.abs(found[1] - derivative) <= dual.expected_error * of_slope)
     assert dual.expected_error <= (1e-8 if dual.method == "hermite" else 1e-6)
 
 
@@ -84,8 +108,8 @@ def test_erf_at_every_correlation(v: tuple[float, float], x64: None) -> None:
     assert dual.method == "hermite"
     value, derivative = erf_pair(c, *v)
     tops = [erf_pair(np.array(x), x, x) for x in v]
-    assert np.max(np.abs(dual(c, *v) - value)) <= 1e-9 * math.sqrt(tops[0][0] * tops[1][0])
-    assert np.max(np.abs(dual.derivative(c, *v) - derivative)) <= 1e-9 * math.sqrt(tops[0][1] * tops[1][1])
+    assert np.max(np.abs(at(dual, c, *v) - value)) <= 1e-9 * math.sqrt(tops[0][0] * tops[1][0])
+    assert np.max(np.abs(at(dual.derivative, c, *v) - derivative)) <= 1e-9 * math.sqrt(tops[0][1] * tops[1][1])
     assert np.allclose(dual.diagonal(np.array(v)), [t[0] for t in tops], rtol=1e-13)
     assert np.allclose(dual.diagonal_derivative(np.array(v)), [t[1] for t in tops], rtol=1e-12)
 
@@ -96,8 +120,8 @@ def test_relu_at_every_correlation(v: tuple[float, float], x64: None) -> None:
     dual = from_function(jax.nn.relu, method="piecewise")
     assert (dual.method, dual.kinks) == ("piecewise", (0.0,))
     value, derivative = relu_pair(c, *v)
-    assert np.max(np.abs(dual(c, *v) - value)) <= 1e-9 * math.sqrt(v[0] * v[1]) / 2
-    assert np.max(np.abs(dual.derivative(c, *v) - derivative)) <= 1e-9 / 2
+    assert np.max(np.abs(at(dual, c, *v) - value)) <= 1e-9 * math.sqrt(v[0] * v[1]) / 2
+    assert np.max(np.abs(at(dual.derivative, c, *v) - derivative)) <= 1e-9 / 2
     assert np.allclose(dual.diagonal(np.array(v)), np.array(v) / 2, rtol=1e-12)
 
 
@@ -170,11 +194,18 @@ def test_hinges_are_the_nested_quadrature(name: str, x64: None) -> None:
     fn = LINEAR[name][0]
     dual, other = (from_function(fn, method=method, variances=(0.1, 2.0)) for method in ("auto", "piecewise"))
     v1, v2 = np.array([1.4, 2.0, 2.0, 0.3]), np.array([0.7, 2.0, 2.0, 1.9])
-    c = np.array([0.5, 2.0, -2.0, -0.7])
-    size = np.sqrt(other.diagonal(v1) * other.diagonal(v2))
-    of_slope = np.sqrt(other.diagonal_derivative(v1) * other.diagonal_derivative(v2))
-    assert np.all(np.abs(dual(c, v1, v2) - other(c, v1, v2)) <= 1e-9 * size)
-    assert np.all(np.abs(dual.derivative(c, v1, v2) - other.derivative(c, v1, v2)) <= 1e-9 * of_slope)
+    # the last eight are the diagonal
+    c = np.array([0.5, 2.0, -2.0, -0.7, *v1, *v2])
+    pair = c, np.array([*v1, *v1, *v2]), np.array([*v2, *v1, *v2])
+    for of, other_of, on_diagonal in (
+        (dual, other, dual.diagonal),
+        (dual.derivative, other.derivative, dual.diagonal_derivative),
+    ):
+        exact, found = at(other_of, *pair), at(of, *pair)
+        tops = exact[4:]
+        size = np.array([*np.sqrt(tops[:4] * tops[4:]), *tops])
+        assert np.all(np.abs(found - exact) <= 1e-9 * size)
+        assert np.all(np.abs(at(on_diagonal, pair[1])[4:8] - tops[:4]) <= 1e-9 * tops[:4])
 
 
 @pytest.mark.parametrize("fn", [jax.nn.elu, jax.nn.hard_swish, lambda x: jnp.where(x > 0, x + 1e-7 * x * x, 0.0), step])
@@ -185,12 +216,12 @@ def test_what_has_no_hinges(fn: Callable, x64: None) -> None:
 
 def test_hinges_of_functions(x64: None) -> None:
     dual, h = from_function(jax.nn.hard_tanh, variances=(0.1, 2.0)), 1e-5
-    # by mpmath, E[phi(u) E[phi(v) | u]], whose inner mean is elementary
-    assert abs(float(dual(0.5, 1.4, 0.7)) - HARD_TANH) <= 1e-12
     place = np.array([0.5, 1.4, 0.7])
-    slopes = jax.jit(jax.grad(lambda *a: dual(*a), argnums=(0, 1, 2)))(*place.tolist())
-    for slope, e in zip(slopes, h * np.eye(3), strict=True):
-        difference = float(dual(*(place + e)) - dual(*(place - e))) / (2 * h)
+    # by mpmath, E[phi(u) E[phi(v) | u]], whose inner mean is elementary
+    assert abs(float(at(dual, *place)[0]) - HARD_TANH) <= 1e-12
+    found = at(dual, *np.concatenate([place + h * np.eye(3), place - h * np.eye(3)]).T)
+    by = jax.jit(jax.grad(lambda *a: dual(*a), argnums=(0, 1, 2)))(*place.tolist())
+    for slope, difference in zip(by, (found[:3] - found[3:]) / (2 * h), strict=True):
         assert abs(difference - float(slope)) < 1e-9  # the rule is of second order; its rounding is eps / h
     # of parameters nothing is learned, as the kinks would have to move with them
     assert not jax.tree.leaves(eqx.filter(dual, eqx.is_inexact_array))
@@ -198,8 +229,8 @@ def test_hinges_of_functions(x64: None) -> None:
         from_function(lagrangians.SoftThreshold(0.4), method="hinges", variances=(0.1, 2.0))
     # 3.7 deviations away: E[phi^2] = 2 ((v + t^2) Q(t / s) - t s f(t / s)), by mpmath
     soft = from_function(soft_threshold, variances=(0.01, 2.0))
-    assert math.isclose(float(soft.diagonal(0.01)), SOFT, rel_tol=1e-10)
-    assert math.isclose(float(soft(0.01, 0.01, 0.01)), SOFT, rel_tol=1e-10)
+    assert math.isclose(float(at(soft.diagonal, 0.01)[0]), SOFT, rel_tol=1e-10)
+    assert math.isclose(float(at(soft, 0.01, 0.01, 0.01)[0]), SOFT, rel_tol=1e-10)
 
 
 def test_hinges_in_float32() -> None:
@@ -219,26 +250,26 @@ def test_steep_and_smooth(x64: None) -> None:
 
 @pytest.mark.parametrize("method", ["hermite", "piecewise", "gauss-hermite"])
 def test_methods_agree_and_expect_their_errors(method: str, x64: None) -> None:
-    exact = kernels.Erf()
     dual = from_function(jax.lax.erf, method=method, variances=(0.1, 2.0))
-    for c, v1, v2 in ((0.9, 1.0, 1.0), (1.0, 1.0, 1.0), (-0.5, 0.3, 1.9)):
-        size = math.sqrt(float(exact.diagonal(v1)) * float(exact.diagonal(v2)))
-        of_slope = math.sqrt(float(exact.diagonal_derivative(v1)) * float(exact.diagonal_derivative(v2)))
-        assert abs(float(dual(c, v1, v2) - exact(c, v1, v2))) <= dual.expected_error * size
-        assert abs(float(dual.derivative(c, v1, v2) - exact.derivative(c, v1, v2))) <= dual.expected_error * of_slope
+    found = facts(dual, *np.array([(0.9, 1.0, 1.0), (1.0, 1.0, 1.0), (-0.5, 0.3, 1.9)]).T)
+    for i, (c, v1, v2) in enumerate(((0.9, 1.0, 1.0), (1.0, 1.0, 1.0), (-0.5, 0.3, 1.9))):
+        tops = np.array([erf_pair(np.array(v), v, v) for v in (v1, v2)])
+        size = np.sqrt(np.prod(tops, axis=0))  # of the value and of the derivative
+        for got, exact, bound in zip(found, erf_pair(np.array(c), v1, v2), dual.expected_error * size, strict=False):
+            assert abs(float(got[i] - exact)) <= bound
+        assert np.all(np.abs([float(each[i]) for each in found[2:]] - tops[0]) <= dual.expected_error * tops[0])
     assert dual.method == method
     assert dual.expected_error < (0.1 if method == "gauss-hermite" else 1e-8)
 
 
-def _by_trapezoids(fn: Callable, rho: float, v: float) -> float:
-    """`E[fn(u) fn(v)]`: a rule that converges exponentially for analytic functions."""
+def _by_trapezoids(fn: Callable, rho: float, v: float) -> np.ndarray:
+    """`E[f(u) f(v)]` for both functions that `fn` gives: a rule that converges exponentially for analytic functions."""
     z = 0.06 * np.arange(-160, 161)
     weights = 0.06 * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-    first, s = np.asarray(fn(math.sqrt(v) * z)), math.sqrt(v)
-    if abs(rho) == 1:
-        return float(np.sum(weights * first * np.asarray(fn(rho * s * z))))
-    second = np.asarray(fn(s * (rho * z[:, None] + math.sqrt((1 - rho) * (1 + rho)) * z[None])))
-    return float((weights * first) @ second @ weights)
+    first, second = (
+        np.stack(fn(math.sqrt(v) * (r * z[:, None] + math.sqrt((1 - r) * (1 + r)) * z[None]))) for r in (1.0, rho)
+    )
+    return np.einsum("i,fij,fij,j->f", weights, first, second, weights)
 
 
 SMOOTH: dict[str, Callable] = {
@@ -263,11 +294,12 @@ def test_smooth_functions_to_1e_8(name: str, x64: None) -> None:
     fn = SMOOTH[name]
     dual = from_function(fn)
     rho, v = np.meshgrid([1.0, 1 - 1e-6, 0.3, -1.0], [0.01, 1.0, 10.0])
-    slope = jax.jit(lambda x: jax.jvp(fn, (x,), (jnp.ones_like(x),))[1])
-    for f, of in ((fn, dual), (slope, dual.derivative)):
-        found = np.asarray(of(rho * v, v, v))
-        exact = np.vectorize(lambda r, size, f=f: _by_trapezoids(f, r, size))(rho, v)
-        assert np.max(np.abs(found - exact) / exact[:, :1]) <= 1e-8
+    both = jax.jit(lambda x: jax.jvp(fn, (x,), (jnp.ones_like(x),)))
+    exact = np.array(
+        [[_by_trapezoids(both, *pair) for pair in zip(*row, strict=True)] for row in zip(rho, v, strict=True)]
+    )
+    for k, found in enumerate(facts(dual, rho * v, v, v)[:2]):
+        assert np.max(np.abs(found - exact[..., k]) / exact[:, :1, k]) <= 1e-8
     assert dual.expected_error <= 1e-8
 
 
@@ -289,31 +321,29 @@ def test_gelu_at_degree_25() -> None:
 @pytest.mark.parametrize(("fn", "method", "degree"), [(jnp.tanh, "hermite", 96), (jax.nn.relu, "piecewise", 10)])
 def test_derivatives(fn: Callable, method: str, degree: int, x64: None) -> None:
     dual, h = from_function(fn, method=method, degree=degree, variances=(0.1, 1.5)), 1e-5
-    for of in (dual, dual.derivative):
-        slopes = jax.grad(lambda *a, of=of: of(*a), argnums=(0, 1, 2))(0.5, 1.4, 0.7)
-        for i, slope in enumerate(slopes):
-            high, low = np.array([0.5, 1.4, 0.7]), np.array([0.5, 1.4, 0.7])
-            high[i], low[i] = high[i] + h, low[i] - h
-            # the rule is of second order; its rounding is eps / h
-            assert abs(float(of(*high.tolist()) - of(*low.tolist())) / (2 * h) - float(slope)) < 1e-8
-    assert jax.grad(lambda c: dual(c, 1.0, 1.0))(1.0) == dual.derivative(1.0, 1.0, 1.0)
-    total = jax.grad(lambda v: dual(v, v, v))(0.8)
-    assert math.isclose(total, float(jax.grad(lambda v: dual.diagonal(v))(0.8)), rel_tol=1e-8)
-    for point in ((1.0, 1.0, 1.0), (-1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.0, 0.0, 1.0)):
-        assert np.all(np.isfinite(jax.grad(lambda *a: dual(*a), argnums=(0, 1, 2))(*point)))
+    center, edges = np.array([0.5, 1.4, 0.7]), [(1.0, 1.0, 1.0), (-1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.0, 0.0, 1.0)]
+    places = np.array([*(center + h * np.eye(3)), *(center - h * np.eye(3)), center, (0.8, 0.8, 0.8), *edges])
+    *found, on_diagonal = (np.asarray(each) for each in slopes(dual, *places.T))
+    for value, *partials in found:
+        # the rule is of second order; its rounding is eps / h
+        assert np.all(np.abs((value[:3] - value[3:6]) / (2 * h) - [each[6] for each in partials]) < 1e-8)
+    by_c, derivative = found[0][1], found[1][0]
+    assert by_c[8] == derivative[8]
+    assert math.isclose(np.sum(found[0][1:, 7]), on_diagonal[0, 7], rel_tol=1e-8)
+    assert np.all(np.isfinite(found[0][1:, 8:]))
 
 
 def test_parameters_are_leaves(x64: None) -> None:
     h = 1e-5
 
-    def at(rate: float) -> Scaled:
+    def of(rate: float) -> Scaled:
         return Scaled(jnp.asarray(rate), jnp.asarray(0.3))
 
     for method, degree in (("hermite", 32), ("piecewise", 6), ("gauss-hermite", 8)):
-        dual = from_function(at(0.9), method=method, degree=degree, variances=(0.1, 2.0))
-        slope = eqx.filter_grad(lambda d: d(0.5, 1.4, 0.7))(dual).fn.rate
-        high, low = (eqx.tree_at(lambda d: d.fn, dual, at(0.9 + e))(0.5, 1.4, 0.7) for e in (h, -h))
-        assert abs(float((high - low) / (2 * h) - slope)) < 1e-8
+        dual = from_function(of(0.9), method=method, degree=degree, variances=(0.1, 2.0))
+        both = eqx.filter_jit(eqx.filter_value_and_grad(lambda d: d(0.5, 1.4, 0.7)))
+        (high, _), (low, _), (_, slope) = (both(eqx.tree_at(lambda d: d.fn, dual, of(0.9 + e))) for e in (h, -h, 0))
+        assert abs(float((high - low) / (2 * h) - slope.fn.rate)) < 1e-8
 
 
 def test_series_is_not_cut_by_a_parity_that_may_change(x64: None) -> None:
@@ -346,7 +376,7 @@ def test_kernels_are_positive_semidefinite(fn: Callable, options: dict, seed: in
         v = np.sum(x * x, axis=1) / 3
         c = x @ x.T / 3
         for of in (dual, dual.derivative):
-            matrix = np.asarray(of(c, v[:, None], v[None, :]))
+            matrix = at(of, c.ravel(), np.repeat(v, 8), np.tile(v, 8)).reshape(8, 8)
             smallest = np.linalg.eigvalsh((matrix + matrix.T) / 2)[0]
             # a sum of squares when it is a series; otherwise to the error of each entry
             error = {"hermite": 1e-14, "hinges": 1e-13, "piecewise": 1e-9}[dual.method]

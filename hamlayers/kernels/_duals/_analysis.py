@@ -16,6 +16,9 @@ from ._moments import nth_derivative
 ORDERS = 3
 """Jumps are looked for in the function, its slope and its curvature."""
 
+BATCH = 2**14
+"""At how many points a function is evaluated at once."""
+
 FINE = (18.0, 0.03)
 DEGREES = (32, 64, 96, 128, 192, 256, 384, 512, 768)
 TOLERANCES = (3e-8, 1e-9)
@@ -38,7 +41,7 @@ def probe(fn: Any) -> Probe:
             of_dtype = jax.tree.map(lambda leaf, d=dtype: np.asarray(leaf, d) if _is_real(leaf) else leaf, fn)
             try:
                 functions = [_jitted(of_dtype, order) for order in range(ORDERS)]
-                found = functions[0](np.linspace(-1, 1, 3, dtype=dtype))
+                found = functions[0](np.linspace(-1, 1, BATCH, dtype=dtype))
             except Exception:
                 if double:
                     continue
@@ -48,10 +51,18 @@ def probe(fn: Any) -> Probe:
 
         def evaluate(x, order, functions=functions, double=double, dtype=dtype):
             with jax.enable_x64(double):
-                return np.asarray(functions[order](np.asarray(x, dtype)), np.float64)
+                return _in_batches(functions[order], np.asarray(x, dtype))
 
         return Probe(evaluate, float(jnp.finfo(found.dtype).eps))
     raise AssertionError("one of the two returns or raises")
+
+
+def _in_batches(function: Callable, x: np.ndarray) -> np.ndarray:
+    """`function` of many points, `BATCH` at a time: else it would be compiled anew for each number of points."""
+    flat = x.ravel()
+    batches = np.concatenate([flat, np.zeros(-flat.size % BATCH, x.dtype)]).reshape(-1, BATCH)
+    values = np.concatenate([np.asarray(function(batch), np.float64) for batch in batches])
+    return values[: flat.size].reshape(x.shape)
 
 
 def _is_real(leaf: Any) -> bool:
@@ -59,8 +70,7 @@ def _is_real(leaf: Any) -> bool:
 
 
 def _jitted(fn: Any, order: int) -> Callable:
-    derivative = nth_derivative(lambda x: fn(x), order)
-    return eqx.filter_jit(derivative)
+    return jax.jit(nth_derivative(lambda x: fn(x), order))
 
 
 # --- kinks ----------------------------------------------------------------------------------------

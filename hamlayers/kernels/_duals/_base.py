@@ -1,5 +1,6 @@
 """What every dual activation is: the Gaussian expectations of one scalar function, and of its derivative."""
 
+import functools
 import math
 from abc import abstractmethod
 
@@ -92,19 +93,19 @@ class AbstractDual(eqx.Module):
             dtype = jnp.result_type(*arrays)
         wide = working_dtype(dtype) if dtype != jnp.float64 else widest_dtype(dtype)
         cov, var1, var2 = (_of_rank(jax.lax.convert_element_type(array, wide), len(shape)) for array in arrays)
-        _check_pair(owner, cov, var1, var2)
-        result = method(cov, *(jnp.where(var >= 0, var, jnp.nan) for var in (var1, var2)))
-        inside = jnp.abs(cov) <= _ceiling(var1, var2)
-        result = jnp.where(inside, result, jnp.nan)
-        return jax.lax.convert_element_type(jnp.broadcast_to(result, shape), dtype)
+        valid, var1, var2, inside = _examine(cov, var1, var2)
+        if not (isinstance(valid, jax.core.Tracer) or bool(valid)):
+            _refuse_pair(owner, cov, var1, var2)
+        return _narrowed(method(cov, var1, var2), inside, shape, dtype)
 
     def _of_one(self, method, v: FloatLike) -> FloatArray:
         owner = type(self).__name__
         array = as_float_array(owner, "v", v)
         wide = jax.lax.convert_element_type(array, working_dtype(array.dtype))
-        _check(owner, wide, jnp.isfinite(wide) & (wide >= 0), "`v` must be finite and not negative")
-        result = method(jnp.where(wide >= 0, wide, jnp.nan))
-        return jax.lax.convert_element_type(result, array.dtype)
+        valid, kept = _examine_one(wide)
+        if not (isinstance(valid, jax.core.Tracer) or bool(valid)):
+            _refuse(owner, wide, _is_variance(wide), "`v` must be finite and not negative")
+        return jax.lax.convert_element_type(method(kept), array.dtype)
 
 
 def _of_rank(array: FloatArray, rank: int) -> FloatArray:
@@ -117,19 +118,45 @@ def _ceiling(v1: FloatArray, v2: FloatArray) -> FloatArray:
     return jnp.sqrt(v1) * jnp.sqrt(v2) * (1 + slack)
 
 
-def _check_pair(owner: str, c: FloatArray, v1: FloatArray, v2: FloatArray) -> None:
+def _is_variance(v: FloatArray) -> Bool[Array, "..."]:
+    return jnp.isfinite(v) & (v >= 0)
+
+
+# What is done outside of compiled code before and after the expectations: as one program each, not as twenty.
+
+
+@jax.jit
+def _examine(c: FloatArray, v1: FloatArray, v2: FloatArray) -> tuple[Array, ...]:
+    """Whether all is as it must be, the variances with NaN for negative ones, and where `c` is possible."""
+    inside = jnp.abs(c) <= _ceiling(v1, v2)
+    valid = jnp.all(_is_variance(v1)) & jnp.all(_is_variance(v2)) & jnp.all(jnp.isfinite(c)) & jnp.all(inside)
+    return valid, *(jnp.where(v >= 0, v, jnp.nan) for v in (v1, v2)), inside
+
+
+@jax.jit
+def _examine_one(v: FloatArray) -> tuple[Array, ...]:
+    return jnp.all(_is_variance(v)), jnp.where(v >= 0, v, jnp.nan)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _narrowed(result: FloatArray, inside: Bool[Array, "..."], shape: tuple[int, ...], dtype: np.dtype) -> FloatArray:
+    """The result where the covariance is possible, in the shape and dtype that it was asked for."""
+    return jnp.broadcast_to(jnp.where(inside, result, jnp.nan), shape).astype(dtype)
+
+
+def _refuse_pair(owner: str, c: FloatArray, v1: FloatArray, v2: FloatArray) -> None:
     for name, value in (("v1", v1), ("v2", v2)):
-        _check(owner, value, jnp.isfinite(value) & (value >= 0), f"`{name}` must be finite and not negative")
-    _check(owner, c, jnp.isfinite(c), "`c` must be finite")
-    if not any(isinstance(value, jax.core.Tracer) for value in (c, v1, v2)):
-        worst = jnp.broadcast_to(c, jnp.broadcast_shapes(c.shape, v1.shape, v2.shape))
-        _check(owner, worst, jnp.abs(c) <= _ceiling(v1, v2), "`c` must lie between -sqrt(v1 v2) and sqrt(v1 v2)")
+        _refuse(owner, value, _is_variance(value), f"`{name}` must be finite and not negative")
+    _refuse(owner, c, jnp.isfinite(c), "`c` must be finite")
+    worst = jnp.broadcast_to(c, jnp.broadcast_shapes(c.shape, v1.shape, v2.shape))
+    _refuse(owner, worst, jnp.abs(c) <= _ceiling(v1, v2), "`c` must lie between -sqrt(v1 v2) and sqrt(v1 v2)")
 
 
-def _check(owner: str, array: Float[Array, "..."], ok: Bool[Array, "..."], need: str) -> None:
-    """`ValueError` naming the first offender, where the values are known now."""
-    if isinstance(ok, jax.core.Tracer) or bool(jnp.all(ok)):
+def _refuse(owner: str, array: Float[Array, "..."], ok: Bool[Array, "..."], need: str) -> None:
+    """`ValueError` naming the first offender, if there is one."""
+    bad = np.argwhere(~np.asarray(ok))
+    if not len(bad):
         return
-    where = tuple(int(index) for index in np.argwhere(~np.asarray(ok))[0])
+    where = tuple(int(index) for index in bad[0])
     at = f" at index {where}" if where else ""
     raise ValueError(f"{owner}: {need}, got {float(array[where])!r}{at}.")

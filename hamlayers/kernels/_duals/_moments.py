@@ -9,7 +9,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
-from ..._typing import FloatArray
+from ..._typing import FloatArray, FloatLike
 
 
 Elementwise = Callable[[FloatArray], FloatArray]
@@ -99,12 +99,18 @@ def within(dual: Any, *variances: FloatArray) -> tuple[FloatArray, ...]:
     slack = 1 + 1e-4  # for rounding; the error grows little over it
     kept = []
     for v in variances:
-        beyond = v > dual.limit * slack
-        worst = jnp.max(jnp.where(beyond, v, 0), initial=0)
+        worst, inside = _limited(v, dual.limit * slack)
         if not isinstance(worst, jax.core.Tracer) and float(worst) > 0:
             raise ValueError(
                 f"{type(dual).__name__}: made by `from_function` for variances up to {dual.limit:.6g}, got "
                 f"{float(worst):.6g}; pass `variances=(low, high)` with a larger `high` there, or scale the inputs."
             )
-        kept.append(jnp.where(beyond, jnp.nan, v))
+        kept.append(inside)
     return tuple(kept)
+
+
+@jax.jit
+def _limited(v: FloatArray, limit: FloatLike) -> tuple[FloatArray, FloatArray]:
+    """The largest variance beyond the limit, 0 if none is; and the variances with NaN for such."""
+    beyond = v > limit
+    return jnp.max(jnp.where(beyond, v, 0), initial=0), jnp.where(beyond, jnp.nan, v)
