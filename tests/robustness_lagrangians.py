@@ -376,7 +376,7 @@ PARAMETERS = [
     refuses(
         "a spline of falling knots",
         ValueError,
-        ("`knots`", "increas", "1"),
+        ("`knots`", "strictly increasing", "1"),
         lambda: lg.Spline([1.0, 1.0, 1.0], degree=1, knots=[1.0, 0.0]),
     ),
     refuses("a spline of degree 0", ValueError, ("`degree`", "between 1 and", "0"), lambda: lg.Spline(degree=0)),
