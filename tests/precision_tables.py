@@ -71,7 +71,7 @@ def networks() -> Iterator[tuple[str, hl.HAM]]:
 
     patterns = random.choice([-1.0, 1.0], size=(64, 8)).astype(np.float32) / 8
     yield (
-        "softmax memory, 64-8",
+        "softmax memory",
         hl.HAM(
             {"v": hl.IdentityLayer(64), "h": hl.SoftmaxLayer(8, beta=8.0)},
             synapses={"s": sy.Dense(patterns)},
@@ -80,7 +80,7 @@ def networks() -> Iterator[tuple[str, hl.HAM]]:
     )
     square = weights(64, 64)
     yield (
-        "recurrent tanh, 64",
+        "recurrent tanh",
         hl.HAM(
             {"v": hl.TanhLayer(64, beta=2.0)},
             synapses={"s": sy.Dense((square + square.T) / 2)},
@@ -88,7 +88,7 @@ def networks() -> Iterator[tuple[str, hl.HAM]]:
         ),
     )
     yield (
-        "identity, sigmoid, spherical, 32-48-16",
+        "three layers",
         hl.HAM(
             {"v": hl.IdentityLayer(32, tau=0.5), "a": hl.SigmoidLayer(48), "b": hl.SphericalNormLayer(16, tau=2.0)},
             synapses={"s": sy.Dense(weights(32, 48)), "t": sy.Dense(2 * weights(48, 16))},
@@ -96,7 +96,7 @@ def networks() -> Iterator[tuple[str, hl.HAM]]:
         ),
     )
     yield (
-        "identity pair with a flat valley, 16-16",
+        "flat valley",
         hl.HAM(
             {"v": hl.IdentityLayer(16), "h": hl.IdentityLayer(16)},
             synapses={"s": sy.Dense(np.eye(16, dtype=np.float32))},
