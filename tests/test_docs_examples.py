@@ -31,13 +31,18 @@ def _texts() -> Iterator[tuple[str, str]]:
 
 
 def _examples() -> Iterator[tuple[str, str]]:
+    """Blocks that follow on from one another run together, once, as far as the last of them that can run here."""
     for name, text in _texts():
-        code = ""
+        code, runs = "", {}
         for index, match in enumerate(BLOCK.finditer(text), start=1):
             options, block = re.findall(r"\w+", match[1]), match[2]
-            code = code + block if "continuation" in options else block
+            if "continuation" not in options:
+                yield from runs.items()
+                code, runs = "", {}
+            code += block
             if "notest" not in options:
-                yield f"{name}#{index}", code
+                runs = {f"{name}#{index}": code}
+        yield from runs.items()
 
 
 EXAMPLES = dict(_examples())
