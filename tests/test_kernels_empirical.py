@@ -213,20 +213,19 @@ def test_other_implementations_agree_with_jacobians(x64, name: str, output: str,
 def test_factors_multiply_like_the_jacobians_they_stand_for(data: st.DataObject) -> None:
     n, m, outputs, group, position, inputs, width = (data.draw(st.integers(1, 4)) for _ in range(7))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    left, right = (
-        Outer(
-            jnp.asarray(rng.normal(size=(k, group, position, inputs)).astype(np.float32)),
-            jnp.asarray(rng.normal(size=(k, outputs, group, position, width)).astype(np.float32)),
-        )
+    arrays = [
+        rng.normal(size=size).astype(np.float32)
         for k in (n, m)
-    )
+        for size in ((k, group, position, inputs), (k, outputs, group, position, width))
+    ]
 
     @jax.jit
-    def both(left: Outer, right: Outer) -> list[tuple[jax.Array, jax.Array]]:
+    def both(*arrays: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        left, right = Outer(*arrays[:2]), Outer(*arrays[2:])
         pairs = ([left], [right]), ([expanded(left)], [expanded(right)])
         return [tuple(contract(*pair, output) for pair in pairs) for output in ("trace", "diagonal", "full")]
 
-    for got, want in both(left, right):
+    for got, want in both(*arrays):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * (1 + np.max(np.abs(want))))
 
 
