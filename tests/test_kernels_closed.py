@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 
+import equinox as eqx
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
@@ -57,31 +58,33 @@ every, quick = _names("rexp", "mean"), _names("rexp", "mean", "hinges", "repu5")
 LENGTH = 160
 
 
-def _outcomes(d):
-    """Values, derivatives, diagonals of both and partial derivatives as one program."""
+@eqx.filter_jit
+def _every(d: kernels.AbstractDual, c: jax.Array, v1: jax.Array, v2: jax.Array) -> tuple:
+    """Values, derivatives, diagonals of both and partial derivatives; and, summed over the places, by parameters.
 
-    @jax.jit
-    def every(c: jax.Array, v1: jax.Array, v2: jax.Array) -> tuple[jax.Array, ...]:
-        value, back = jax.vjp(lambda *a: d(*a), c, v1, v2)
-        return value, d.derivative(c, v1, v2), d.diagonal(v1), d.diagonal_derivative(v1), *back(jnp.ones_like(value))
+    One program for each kind of dual, whatever its parameters.
+    """
+    leaves, rest = eqx.partition(d, eqx.is_inexact_array)
+    value, back = jax.vjp(lambda leaves, *a: eqx.combine(leaves, rest)(*a), leaves, c, v1, v2)
+    by_leaves, *by = back(jnp.ones_like(value))
+    return (value, d.derivative(c, v1, v2), d.diagonal(v1), d.diagonal_derivative(v1), *by), jax.tree.leaves(by_leaves)
 
-    return every
+
+def _outcomes(d: kernels.AbstractDual, places: np.ndarray, wide: bool = True) -> tuple[np.ndarray, list[np.ndarray]]:
+    """What [`_every`][] gives for any number of places up to `LENGTH`; by parameters, the mean over `LENGTH`."""
+    padded = np.resize(np.asarray(places), (LENGTH, 3))
+    with jax.enable_x64(wide):
+        found, by_leaves = _every(d, *(jnp.asarray(column, jnp.result_type(float)) for column in padded.T))
+    array = np.stack([np.asarray(part, np.float64) for part in found])[:, : len(places)]
+    return array, [np.asarray(leaf, np.float64) / LENGTH for leaf in by_leaves]
 
 
 @functools.cache
 def _compiled(name: str, wide: bool = True):
-    """What [`_outcomes`][] gives for any number of places up to `LENGTH`: compiled once."""
+    """What [`_outcomes`][] gives of a dual, without the derivatives by its parameters."""
     with jax.enable_x64(wide):
-        every = _outcomes(DUALS[name]())
-
-    def at(places: np.ndarray) -> np.ndarray:
-        padded = np.resize(np.asarray(places), (LENGTH, 3))
-        with jax.enable_x64(wide):
-            dtype = jnp.result_type(float)
-            found = every(*(jnp.asarray(column, dtype) for column in padded.T))
-        return np.stack([np.asarray(part, np.float64) for part in found])[:, : len(places)]
-
-    return at
+        d = DUALS[name]()
+    return lambda places: _outcomes(d, places, wide)[0]
 
 
 # --- golden values ----------------------------------------------------------------------------------------------------
@@ -179,7 +182,7 @@ def test_golden_values(name: str) -> None:
     d = make()
     rows = [row for row in GOLDEN if row[0] == name]
     places = np.array([row[1:4] for row in rows] + [(0.5, 1.4, 0.7)])
-    value, slope = jax.jit(lambda *a: (d(*a), d.derivative(*a)))(*places.T)
+    value, slope = _outcomes(d, places)[0][:2]
     for k, row in enumerate(rows):
         assert float(value[k]) == pytest.approx(float(row[4]), rel=1e-12), row
         assert float(slope[k]) == pytest.approx(float(row[5]), rel=1e-12), row
@@ -329,12 +332,17 @@ def test_parameters_are_differentiable(name: str) -> None:
     leaves, structure = jax.tree.flatten(DUALS[name]())
     if not leaves or name == "mean":
         return
-    place = tuple(map(jnp.asarray, PLACES[0]))
-    both = jax.jit(jax.value_and_grad(lambda leaves: jax.tree.unflatten(structure, leaves)(*place)))
-    for k, (leaf, found) in enumerate(zip(leaves, both(leaves)[1], strict=True)):
-        for at in np.ndindex(leaf.shape):
-            up, down = (both([*leaves[:k], leaf.at[at].add(h), *leaves[k + 1 :]])[0] for h in (1e-5, -1e-5))
-            assert float(found[at]) == pytest.approx(float(up - down) / 2e-5, rel=1e-7, abs=1e-8)
+
+    def at(leaves: list) -> tuple[float, list[np.ndarray]]:
+        found, by_leaves = _outcomes(jax.tree.unflatten(structure, leaves), PLACES[:1])
+        return found[0, 0], by_leaves
+
+    for k, (leaf, found) in enumerate(zip(leaves, at(leaves)[1], strict=True)):
+        for place in np.ndindex(leaf.shape):
+            step = np.zeros(leaf.shape)
+            step[place] = 1e-5
+            up, down = (at([*leaves[:k], jnp.asarray(leaf + s * step), *leaves[k + 1 :]])[0] for s in (1, -1))
+            assert float(found[place]) == pytest.approx((up - down) / 2e-5, rel=1e-7, abs=1e-8)
 
 
 def test_shapes_and_transformations() -> None:
@@ -420,7 +428,7 @@ def test_dual_of_lagrangians_and_functions() -> None:
         d = kernels.dual(activation)
         assert type(d) is kind
         fn = activation.activation if isinstance(activation, lagrangians.AbstractLagrangian) else activation
-        np.testing.assert_allclose(d.activation(x), fn(x), rtol=1e-13, atol=1e-14)
+        np.testing.assert_allclose(*jax.jit(lambda x, d=d, fn=fn: (d.activation(x), fn(x)))(x), rtol=1e-13, atol=1e-14)
     d = kernels.Sine()
     assert kernels.dual(d) is d
 
@@ -435,8 +443,8 @@ def test_groups_give_the_mean() -> None:
     assert float(value(d)) == pytest.approx(sum(float(value(s)) for s in single) / 2, rel=1e-14)
     mixed = lagrangians.Grouped([lagrangians.ReLU(), lagrangians.Erf(), lagrangians.ReLU()])
     both = kernels.dual(mixed)
-    expected = (2 * float(kernels.Relu()(*place)) + float(kernels.Erf()(*place))) / 3
-    assert float(both(*place)) == pytest.approx(expected, rel=1e-14)
+    expected = (2 * float(value(kernels.Relu())) + float(value(kernels.Erf()))) / 3
+    assert float(value(both)) == pytest.approx(expected, rel=1e-14)
     x = jnp.linspace(-2.0, 2.0, 6)
     np.testing.assert_allclose(both.activation(x), mixed.activation(x), rtol=1e-14)
 
@@ -536,8 +544,7 @@ def test_textbook_relu_at_its_edges(wide: bool, tolerance: float) -> None:
     zero = [(0.0, *v) for v in itertools.product([0.0, 1.0], repeat=2)]
     places = np.array([(1.3, 1.3, 1.3), (-1.3, 1.3, 1.3), (1.0, 2.0, 0.5), (0.5, 1.4, 0.7), *zero])
     with jax.enable_x64(wide):
-        columns = [jnp.asarray(column, jnp.result_type(float)) for column in places.T]
-        exact, found = (_outcomes(d)(*columns) for d in (kernels.Relu(), kernels.from_nngp(_textbook_relu)))
+        exact, found = (_outcomes(d, places, wide)[0] for d in (kernels.Relu(), kernels.from_nngp(_textbook_relu)))
     for a, b in zip(exact, found, strict=True):
         np.testing.assert_allclose(b[:4], a[:4], atol=tolerance, rtol=0)
         assert np.all(np.isfinite(b))

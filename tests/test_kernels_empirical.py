@@ -22,7 +22,8 @@ IMPLEMENTATIONS = ("structured", "jacobian", "products")
 
 
 def _normal(seed: int, *shape: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), shape)
+    """Drawn by NumPy: nothing is compiled for each shape."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(jnp.result_type(float)))
 
 
 # --- a zoo: name, function, parameters, shape of an example ----------------------------------------
@@ -136,9 +137,19 @@ ZOO: dict[str, tuple[Callable, Callable[[], Any], tuple[int, ...]]] = {
     "tokens": (_tokens, _tokens_params, (5, 3)),
     "local": (_local, lambda: {"w": _normal(0, 4, 3, 2), "b": _normal(1, 4, 2), "v": _normal(2, 2, 2)}, (4, 3)),
     "unused": (_unused, lambda: {"w": _normal(0, 3, 2), "stopped": _normal(1, 2), "unused": _normal(2, 7)}, (3,)),
-    "mlp": (kernels.batched, lambda: eqx.nn.MLP(3, 2, 6, 2, jax.nn.gelu, key=jax.random.key(0)), (3,)),
-    "convolutional": (kernels.batched, lambda: _convolutional(jax.random.key(0)), (1, 7, 7)),
+    "mlp": (kernels.batched, lambda: _filled(lambda key: eqx.nn.MLP(3, 2, 6, 2, jax.nn.gelu, key=key)), (3,)),
+    "convolutional": (kernels.batched, lambda: _filled(_convolutional), (1, 7, 7)),
 }
+
+
+def _filled(make: Callable) -> Any:
+    """A module, with numbers of NumPy's for parameters."""
+    seeds = itertools.count()
+
+    def fill(leaf: Any) -> Any:
+        return _normal(next(seeds), *leaf.shape) / 2 if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+
+    return jax.tree.map(fill, eqx.filter_eval_shape(make, jax.random.key(0)))
 
 
 def _convolutional(key: Any) -> Any:
@@ -166,7 +177,7 @@ def _brute(f: Callable, params: Any, x1: Any, x2: Any) -> np.ndarray:
         flat = jax.jacfwd(lambda p: f(eqx.combine(p, fixed), x[None]).reshape(-1))(p)
         return jnp.concatenate([j.reshape(j.shape[0], -1) for j in jax.tree.leaves(flat)], axis=1)
 
-    j1, j2 = (np.stack([jacobian(learned, one) for one in x]) for x in (x1, x2))
+    j1, j2 = (np.stack([jacobian(learned, one) for one in np.asarray(x)]) for x in (x1, x2))
     return np.einsum("nkp,mlp->nmkl", j1, j2)
 
 
@@ -202,15 +213,19 @@ def test_other_implementations_agree_with_jacobians(x64, name: str, output: str,
 def test_factors_multiply_like_the_jacobians_they_stand_for(data: st.DataObject) -> None:
     n, m, outputs, group, position, inputs, width = (data.draw(st.integers(1, 4)) for _ in range(7))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    left, right = (
-        Outer(
-            jnp.asarray(rng.normal(size=(k, group, position, inputs)), jnp.float32),
-            jnp.asarray(rng.normal(size=(k, outputs, group, position, width)), jnp.float32),
-        )
+    arrays = [
+        rng.normal(size=size).astype(np.float32)
         for k in (n, m)
-    )
-    for output in ("trace", "diagonal", "full"):
-        got, want = contract([left], [right], output), contract([expanded(left)], [expanded(right)], output)
+        for size in ((k, group, position, inputs), (k, outputs, group, position, width))
+    ]
+
+    @jax.jit
+    def both(*arrays: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        left, right = Outer(*arrays[:2]), Outer(*arrays[2:])
+        pairs = ([left], [right]), ([expanded(left)], [expanded(right)])
+        return [tuple(contract(*pair, output) for pair in pairs) for output in ("trace", "diagonal", "full")]
+
+    for got, want in both(*arrays):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * (1 + np.max(np.abs(want))))
 
 
@@ -239,7 +254,9 @@ def test_structure_of_random_networks(data: st.DataObject) -> None:
         return x @ p[-2]
 
     x = _normal(99, 3, 4)
-    got, want = (kernels.empirical_ntk(f, weights, x, implementation=way) for way in ("structured", "jacobian"))
+    got, want = jax.jit(
+        lambda p, x: [kernels.empirical_ntk(f, p, x, implementation=way) for way in ("structured", "jacobian")]
+    )(weights, x)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.max(np.abs(want)))
 
 
@@ -247,7 +264,7 @@ def test_one_kernel_by_finite_differences(x64) -> None:
     params, x = _dense_params(), _normal(10, 3, 3)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     step, compiled = 1e-5, jax.jit(lambda flat: _dense(unravel(flat), x))
-    columns = [(compiled(flat + e) - compiled(flat - e)) / (2 * step) for e in step * np.eye(flat.size)]
+    columns = [np.asarray(compiled(flat + e) - compiled(flat - e)) / (2 * step) for e in step * np.eye(flat.size)]
     jacobian = np.stack(columns, axis=-1)
     want = np.einsum("nkp,mkp->nm", jacobian, jacobian) / 2
     # the error of the differences: a rounding over the step, and the step squared
@@ -281,8 +298,13 @@ def test_kernel_of_a_settled_state_by_finite_differences(x64) -> None:
     step = 1e-5
     jacobian = np.stack([(compiled(flat + e) - compiled(flat - e)) / (2 * step) for e in step * np.eye(flat.size)], -1)
     want = np.einsum("nkp,mkp->nm", jacobian, jacobian) / 2
-    for implementation in ("auto", "products"):
-        got = kernels.empirical_ntk(_settled, network, x, implementation=implementation)
+    ways = jax.jit(
+        lambda learned, x: [
+            kernels.empirical_ntk(_settled, eqx.combine(learned, fixed), x, implementation=way)
+            for way in ("auto", "products")
+        ]
+    )
+    for got in ways(learned, x):
         # the settled states and the linear solves are good to 1e-10
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.max(want))
 
@@ -332,11 +354,15 @@ def test_a_bound_that_holds_no_block_is_refused() -> None:
 @pytest.mark.parametrize("f", [_dense, _one_output])
 def test_operator_multiplies_by_the_full_kernel(x64, f: Callable) -> None:
     params, x1, x2 = _dense_params(), _normal(4, 5, 3), _normal(5, 3, 3)
-    operator = kernels.ntk_operator(f, params, x1, x2)
-    full = np.asarray(kernels.empirical_ntk(f, params, x1, x2, output="full"))
     v = np.asarray(_normal(6, 3, 2) if f is _dense else _normal(6, 3))
-    want = np.einsum("nmkl,ml->nk", full, v.reshape(3, -1)).reshape(5, *v.shape[1:])
-    np.testing.assert_allclose(operator.mv(jnp.asarray(v)), want, rtol=1e-12, atol=1e-12 * np.max(np.abs(want)))
+    got, full = jax.jit(
+        lambda params, x1, x2, v: (
+            kernels.ntk_operator(f, params, x1, x2).mv(v),
+            kernels.empirical_ntk(f, params, x1, x2, output="full"),
+        )
+    )(params, x1, x2, v)
+    want = np.einsum("nmkl,ml->nk", np.asarray(full), v.reshape(3, -1)).reshape(5, *v.shape[1:])
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12 * np.max(np.abs(want)))
 
 
 def test_operator_solves_by_conjugate_gradients(x64) -> None:
@@ -352,7 +378,7 @@ def test_operator_solves_by_conjugate_gradients(x64) -> None:
 
 def test_nngp_is_the_product_of_the_outputs(x64) -> None:
     params, x1, x2 = _dense_params(), _normal(4, 5, 3), _normal(5, 3, 3)
-    a, b = (np.asarray(_dense(params, x)) for x in (x1, x2))
+    a, b = (np.asarray(jax.jit(_dense)(params, x)) for x in (x1, x2))
     full = np.einsum("nk,ml->nmkl", a, b)
     for output in ("full", "trace"):
         _agree(kernels.empirical_nngp(_dense, params, x1, x2, output=output), full, output)
@@ -363,26 +389,32 @@ def test_nngp_is_the_product_of_the_outputs(x64) -> None:
 def test_linear_model_has_value_slope_and_kernel_of_the_network(x64) -> None:
     params, x = _dense_params(), _normal(4, 5, 3)
     linear = kernels.linearize(_dense, params)
-    moved = jax.tree.map(lambda leaf: leaf + 0.3, params)
-    np.testing.assert_allclose(linear(params, x), _dense(params, x), rtol=1e-14)
-    middle = jax.tree.map(lambda a, b: (a + b) / 2, params, moved)
-    np.testing.assert_allclose(linear(middle, x), (linear(params, x) + linear(moved, x)) / 2, rtol=1e-12, atol=1e-12)
-    here, there = kernels.empirical_ntk(_dense, params, x), kernels.empirical_ntk(linear, moved, x)
+
+    @jax.jit
+    def found(p: Any, moved: Any, middle: Any, x: jax.Array) -> list:
+        values = [_dense(p, x), *(linear(each, x) for each in (p, moved, middle))]
+        return [*values, kernels.empirical_ntk(_dense, p, x), kernels.empirical_ntk(linear, moved, x)]
+
+    steps = [jax.tree.map(lambda leaf, step=step: np.asarray(leaf) + step, params) for step in (0.0, 0.3, 0.15)]
+    value, start, end, middle, here, there = (np.asarray(each) for each in found(*steps, x))
+    np.testing.assert_allclose(start, value, rtol=1e-14)
+    np.testing.assert_allclose(middle, (start + end) / 2, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(there, here, rtol=1e-11, atol=1e-11)
 
 
 def _moved(module: Any, by: float) -> Any:
-    return jax.tree.map(lambda leaf: leaf + by * jnp.sin(leaf * 9) if eqx.is_inexact_array(leaf) else leaf, module)
+    def moved(leaf: Any) -> Any:
+        return jnp.asarray(leaf + by * np.sin(np.asarray(leaf) * 9)) if eqx.is_inexact_array(leaf) else leaf
+
+    return jax.tree.map(moved, module)
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_taylor_error_is_of_the_next_order(x64, degree: int) -> None:
     module, x = eqx.nn.MLP(3, 2, 4, 1, jnp.tanh, key=jax.random.key(0)), _normal(4, 5, 3)
-    expansion = eqx.filter_jit(kernels.taylor_expand(kernels.batched, module, degree))
-    errors = []
-    for by in (0.02, 0.01):
-        there = _moved(module, by)
-        errors.append(np.max(np.abs(expansion(there, x) - kernels.batched(there, x))))
+    expansion = kernels.taylor_expand(kernels.batched, module, degree)
+    both = eqx.filter_jit(lambda there, x: (expansion(there, x), kernels.batched(there, x)))
+    errors = [np.max(np.abs(np.subtract(*both(_moved(module, by), x)))) for by in (0.02, 0.01)]
     assert errors[0] / errors[1] == pytest.approx(2 ** (degree + 1), rel=0.2)
 
 
@@ -476,10 +508,11 @@ def test_non_finite_examples_spoil_their_own_rows() -> None:
 
 def test_kernel_can_be_differentiated(x64) -> None:
     params, x = _dense_params(), _normal(0, 3, 3)
-    energy = jax.jit(
-        lambda x, way: jnp.sum(kernels.empirical_ntk(_dense, params, x, implementation=way)), static_argnums=1
-    )
-    slopes = [jax.grad(energy)(x, way) for way in ("structured", "jacobian")]
+
+    def energy(x: jax.Array, way: str) -> jax.Array:
+        return jnp.sum(kernels.empirical_ntk(_dense, params, x, implementation=way))
+
+    slopes = jax.jit(lambda x: [jax.grad(energy)(x, way) for way in ("structured", "jacobian")])(x)
     np.testing.assert_allclose(*slopes, rtol=1e-10, atol=1e-10 * np.max(np.abs(slopes[0])))
 
 

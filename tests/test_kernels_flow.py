@@ -1,5 +1,8 @@
 """Training on losses other than the mean squared error: the flow in function space, and the method for it."""
 
+import dataclasses
+import itertools
+
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -23,7 +26,7 @@ def _problem(seed: int = 0, *, outputs: int | None = None, rank: int = 3 * N) ->
     f0 = 0.3 * rng.standard_normal((N, *tail))
     f0_test = np.concatenate([f0[:1], rng.standard_normal((2, *tail))])
     y = rng.choice([-1.0, 1.0], N) if outputs is None else np.eye(outputs)[rng.integers(0, outputs, N)]
-    return tuple(jnp.asarray(a) for a in (features[:N] @ features[:N].T, test @ features[:N].T, y, f0, f0_test))
+    return features[:N] @ features[:N].T, test @ features[:N].T, y, f0, f0_test
 
 
 def _force(name: str, f: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -54,17 +57,30 @@ def _reference(name: str, k, y, f0, times, momentum: float | None = None) -> np.
     return found.y[: y.size].T.reshape(len(times), *y.shape)
 
 
+def _mean_square(f: jax.Array, y: jax.Array) -> jax.Array:
+    return 0.5 * jnp.mean((f - y) ** 2)
+
+
+def _reach(predict: kernels.AbstractPredictor, t: float, *starts: jax.Array) -> kernels.Trained:
+    """What is reached at one time, computed as one of four times: one program for all tests of a loss."""
+    reached = predict.solve(np.array([0.0, t / 2, t / 3, t]), *starts)
+    many = {name: getattr(reached, name)[3] for name in ("f_train", "f_test", "coefficients", "loss", "gradient_norm")}
+    return dataclasses.replace(reached, **many)
+
+
 # --- the flow ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "outputs"), [("squared_hinge", None), ("cross_entropy", 3)])
-def test_flow_is_scipys(name: str, outputs: int | None) -> None:
+@pytest.mark.parametrize(
+    ("name", "outputs", "tolerances"), [("squared_hinge", None, (1e-5, 1e-8)), ("cross_entropy", 3, (1e-8,))]
+)
+def test_flow_is_scipys(name: str, outputs: int | None, tolerances: tuple[float, ...]) -> None:
     k, test, y, f0, f0_test = _problem(outputs=outputs)
     times = [0.0, 7.0, 150.0]
     exact = _reference(name, k, y, f0, times)
-    worst = {}
-    for rtol in (1e-5, 1e-8):
+    worst: dict[float, float] = {}
+    for rtol in tolerances:
         predict = kernels.gradient_descent(k, y, name, test, rtol=rtol)
         # in any order, one of them twice
         reached = predict.solve(jnp.asarray([150.0, 0.0, 7.0, 7.0]), f0, f0_test)
@@ -74,8 +90,8 @@ def test_flow_is_scipys(name: str, outputs: int | None) -> None:
             np.testing.assert_allclose(reached.f_train[i], f0 + k @ exact[j], atol=bound)
             np.testing.assert_allclose(reached.f_test[i], f0_test + test @ exact[j], atol=bound)
         np.testing.assert_array_equal(reached.f_train[1], f0)
-        worst[rtol] = float(jnp.max(jnp.abs(reached.f_train[0] - f0 - k @ exact[2])))
-    assert worst[1e-8] < 0.05 * worst[1e-5]
+        worst[rtol] = float(np.max(np.abs(reached.f_train[0] - (f0 + k @ exact[2]))))
+    assert all(worst[tight] < 0.05 * worst[loose] for loose, tight in itertools.pairwise(tolerances))
 
 
 @pytest.mark.usefixtures("x64")
@@ -104,14 +120,10 @@ def test_discrete_steps_are_the_loop(momentum: float | None) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("solver", [None, diffrax.Kvaerno5()], ids=["default", "implicit"])
+@pytest.mark.parametrize("solver", [None, diffrax.Kvaerno3()], ids=["default", "implicit"])
 def test_a_plain_function_is_a_loss(solver: diffrax.AbstractSolver | None) -> None:
     k, test, y, f0, f0_test = _problem()
-
-    def loss(f: jax.Array, y: jax.Array) -> jax.Array:
-        return 0.5 * jnp.mean((f - y) ** 2)
-
-    predict = kernels.gradient_descent(k, y, loss, test, rtol=1e-8, solver=solver)
+    predict = kernels.gradient_descent(k, y, _mean_square, test, rtol=1e-8, solver=solver)
     closed = kernels.gradient_descent(k, y, "mse", test)
     for found, exact in zip(predict(40.0, f0, f0_test), closed(40.0, f0, f0_test), strict=True):
         np.testing.assert_allclose(found, exact, atol=1e-6)
@@ -148,9 +160,9 @@ def test_single_precision_agrees_with_double() -> None:
     found = []
     for dtype in (jnp.float64, jnp.float32):
         k, test, y, f0, f0_test = (a.astype(dtype) for a in arrays)
-        f, f_test = kernels.gradient_descent(k, y, "squared_hinge", test)(500.0, f0, f0_test)
-        assert f.dtype == f_test.dtype == dtype
-        found.append((f, f_test))
+        reached = _reach(kernels.gradient_descent(k, y, "squared_hinge", test), 500.0, f0, f0_test)
+        assert reached.f_train.dtype == reached.f_test.dtype == dtype
+        found.append((reached.f_train, reached.f_test))
     for wide, single in zip(*found, strict=True):
         np.testing.assert_allclose(single, wide, atol=2e-4)  # the tolerance of the steps, as above
 
@@ -172,16 +184,18 @@ def test_the_loss_falls_and_points_do_not_depend_on_their_role(seed: int, name: 
 @settings(max_examples=10)
 @given(st.integers(0, 10**6))
 def test_no_parameters_nearby_beat_the_certificate(seed: int) -> None:
-    k, _, y, f0, _ = _problem(seed)
-    reached = kernels.gradient_descent(k, y, "squared_hinge").solve(5.0, f0)
-    loss, f = kernels.SquaredHinge(), reached.f_train
-    np.testing.assert_allclose(reached.loss, loss(f, y), rtol=1e-12)
-    np.testing.assert_allclose(f, f0 + k @ reached.coefficients, atol=1e-12)
-    towards = np.random.default_rng(seed).standard_normal(N) * np.asarray(y)
-    for direction in (y * jnp.maximum(0.5 - f * y, 0), jnp.asarray(towards)):
+    k, test, y, f0, _ = _problem(seed)
+    reached = _reach(kernels.gradient_descent(k, y, "squared_hinge", test), 5.0, f0)
+    loss, f = kernels.SquaredHinge(), np.asarray(reached.f_train)
+    k, y, f0, coefficients = (np.asarray(a) for a in (k, y, f0, reached.coefficients))
+    np.testing.assert_allclose(reached.loss, loss(jnp.asarray(f), jnp.asarray(y)), rtol=1e-12)
+    np.testing.assert_allclose(f, f0 + k @ coefficients, atol=1e-12)
+    towards = np.random.default_rng(seed).standard_normal(N) * y
+    for direction in (y * np.maximum(0.5 - f * y, 0), towards):
         for length in (1e-3, 0.1, 10.0):
-            radius = length * jnp.sqrt(direction @ k @ direction)
-            assert loss(f + length * k @ direction, y) >= reached.loss - radius * reached.gradient_norm - 1e-12
+            radius = length * np.sqrt(direction @ k @ direction)
+            there = loss(jnp.asarray(f + length * k @ direction), jnp.asarray(y))
+            assert there >= reached.loss - radius * reached.gradient_norm - 1e-12
 
 
 @pytest.mark.usefixtures("x64")
@@ -206,15 +220,16 @@ def test_margins() -> None:
 )
 def test_curvature_bounds_the_second_derivative(loss: kernels.AbstractLoss) -> None:
     rng = np.random.default_rng(0)
+    hessian_of = jax.jit(jax.hessian(lambda f, y: loss(f, y)))
     for shape in ((5,), (5, 3)):
         y = jnp.asarray(np.sign(rng.standard_normal(shape)))
         if isinstance(loss, kernels.CrossEntropy) and len(shape) == 2:
             y = jnp.asarray(rng.dirichlet(np.ones(3), 5))
         bound, largest = float(loss.curvature(y)), 0.0
         for size in (1e-3, 0.3, 2.0):
-            f = jnp.asarray(size * rng.standard_normal(shape)) + (0.499 if size < 0.1 else 0.0) * y
-            hessian = jax.hessian(lambda f, y=y: loss(f, y))(f).reshape(y.size, y.size)
-            largest = max(largest, float(jnp.linalg.eigvalsh(hessian)[-1]))
+            f = size * rng.standard_normal(shape) + (0.499 if size < 0.1 else 0.0) * np.asarray(y)
+            hessian = np.asarray(hessian_of(f, y)).reshape(y.size, y.size)
+            largest = max(largest, float(np.linalg.eigvalsh(hessian)[-1]))
         assert 0.3 * bound < largest <= bound * (1 + 1e-12)
 
 
@@ -224,7 +239,7 @@ def test_curvature_bounds_the_second_derivative(loss: kernels.AbstractLoss) -> N
 @pytest.mark.usefixtures("x64")
 def test_failure_is_raised_or_reported() -> None:
     k, _, y, f0, _ = _problem()
-    options = {"max_steps": 3}
+    options = {"max_steps": 3, "solver": diffrax.Heun()}
     with pytest.raises(RuntimeError, match=r"after 3 steps \(max_steps=3, rtol=1e-05.*Raise `max_steps`"):
         kernels.gradient_descent(k, y, "squared_hinge", **options)(100.0, f0)
     reached = kernels.gradient_descent(k, y, "squared_hinge", throw=False, **options).solve(100.0, f0)
@@ -233,17 +248,13 @@ def test_failure_is_raised_or_reported() -> None:
 
 @pytest.mark.usefixtures("x64")
 def test_targets_of_zero() -> None:
-    k, _, _, f0, _ = _problem()
-    y = jnp.zeros(N)
-
-    def loss(f: jax.Array, y: jax.Array) -> jax.Array:
-        return 0.5 * jnp.mean((f - y) ** 2)
-
-    found = kernels.gradient_descent(k, y, loss, max_steps=1000)(5.0, f0)[0]
-    exact = kernels.gradient_descent(k, y)(5.0, f0)[0]
-    np.testing.assert_allclose(found, exact, atol=1e-4)
+    k, test, _, f0, _ = _problem()
+    y = np.zeros(N)
+    found = kernels.gradient_descent(k, y, _mean_square, test, rtol=1e-8)(5.0, f0)[0]
+    exact = kernels.gradient_descent(k, y, "mse", test)(5.0, f0)[0]
+    np.testing.assert_allclose(found, exact, atol=1e-6)
     with pytest.raises(ValueError, match="Pass a positive `atol`"):
-        kernels.gradient_descent(k, y, loss)(5.0)
+        kernels.gradient_descent(k, y, _mean_square)(5.0)
 
 
 @pytest.mark.usefixtures("x64")
@@ -257,11 +268,11 @@ def test_one_column_is_one_output() -> None:
 
 @pytest.mark.usefixtures("x64")
 def test_it_runs_inside_transformations() -> None:
-    k, _, y, f0, _ = _problem()
-    predict = kernels.gradient_descent(k, y, "squared_hinge")
-    several = jnp.stack([f0, 2 * f0])
-    found = jax.jit(jax.vmap(lambda f: predict(9.0, f)[0]))(several)
-    alone = predict(9.0, f0)[0]
+    k, test, y, f0, _ = _problem()
+    predict = kernels.gradient_descent(k, y, "squared_hinge", test)
+    several = np.stack([f0, 2 * f0])
+    found = jax.jit(jax.vmap(lambda f: predict(np.array([0.0, 3.0, 4.5, 9.0]), f)[0][3]))(several)
+    alone = _reach(predict, 9.0, f0).f_train
     np.testing.assert_allclose(found[0], alone, atol=1e-10)
 
 
@@ -269,9 +280,14 @@ def test_it_runs_inside_transformations() -> None:
 @pytest.mark.usefixtures("x64")
 def test_it_can_be_differentiated_with_a_solver_that_can() -> None:
     k, _, y, f0, _ = _problem()
-    plain = kernels.gradient_descent(k, y, "squared_hinge", solver=diffrax.Tsit5(), max_steps=64)
-    slope = jax.grad(lambda t: plain(t, f0)[0][1])(9.0)
-    force = _force("squared_hinge", np.asarray(plain(9.0, f0)[0]), np.asarray(y))
+    plain = kernels.gradient_descent(k, y, "squared_hinge", solver=diffrax.Tsit5(), max_steps=16)
+
+    def one_and_all(t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        f = plain(t, f0)[0]
+        return f[1], f
+
+    slope, f = jax.jit(jax.grad(one_and_all, has_aux=True))(9.0)
+    force = _force("squared_hinge", np.asarray(f), np.asarray(y))
     np.testing.assert_allclose(slope, (k @ force)[1], atol=1e-4)
 
 
@@ -297,11 +313,11 @@ def _solve(rates: jax.Array, h: float, steps: int) -> diffrax.Solution:
 
 @pytest.mark.usefixtures("x64")
 def test_the_method_is_of_second_order() -> None:
-    rates = jnp.asarray([0.3, 1.0, 40.0])
+    rates = np.resize([0.3, 1.0, 40.0], 301)  # as many as below
     errors = []
     for steps in (20, 40, 80):
-        found = _solve(rates, 2.0 / steps, steps).ys
-        errors.append(float(jnp.max(jnp.abs(found[-1, :2] - jnp.exp(-2 * rates[:2])))))
+        found = np.asarray(_solve(jnp.asarray(rates), 2.0 / steps, steps).ys)
+        errors.append(float(np.max(np.abs(found[-1, :2] - np.exp(-2 * rates[:2])))))
     orders = np.log2(np.asarray(errors[:-1]) / errors[1:])
     np.testing.assert_allclose(orders, 2, atol=0.1)
 
@@ -311,8 +327,8 @@ def test_the_method_is_of_second_order() -> None:
     ("stiffness", "dtype"), [(1.0, jnp.float64), (1e2, jnp.float32), (1e4, jnp.float64), (1e6, jnp.float32)]
 )
 def test_the_method_is_stable_however_stiff(stiffness: float, dtype: jnp.dtype) -> None:
-    rates = stiffness * jnp.linspace(0, 1, 301).astype(dtype)
-    found = _solve(rates, 1.0, 30).ys[-1]
+    rates = (stiffness * np.linspace(0, 1, 301)).astype(dtype)
+    found = np.asarray(_solve(jnp.asarray(rates), 1.0, 30).ys)[-1]
     assert found.dtype == dtype
-    assert float(jnp.max(jnp.abs(found))) <= 1 + 1e-3
-    assert float(jnp.max(jnp.where(rates >= 1, jnp.abs(found), 0))) < 1e-4
+    assert np.max(np.abs(found)) <= 1 + 1e-3
+    assert np.max(np.abs(found[rates >= 1]), initial=0) < 1e-4
