@@ -277,7 +277,7 @@ def test_a_run_and_one_that_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.slow
 @pytest.mark.usefixtures("read_once")
 def test_a_killed_run_ends_with_the_same_rows(tmp_path: Path, run: Run) -> None:
-    line = TINY + "--layers 1 --widths 1 2 --times 5e2 --seeds 2"
+    line = TINY + "--widths 1 3 --times 5e2 --seeds 2"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(
         [sys.executable, "-m", "hamlayers", *line.split()], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
