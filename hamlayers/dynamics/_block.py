@@ -140,6 +140,8 @@ class BlockDescent(AbstractMethod):
             rest = rest | (at.energy - energy <= tolerances.energy_atol.astype(energy.dtype))
         status = jnp.where(kept & rest, CONVERGED, jnp.where(at.plain & ~finite, NONFINITE, RUNNING))
         status = jnp.where(going, status, at.status).astype(jnp.int32)
+        # The first evaluation is that of the start, which is what is returned if the first sweep overflows.
+        known = kept | (at.steps == 0)
         if self.acceleration is None:
             trial, memory, plain = select(kept, image, at.image), None, at.plain
         else:
@@ -154,9 +156,9 @@ class BlockDescent(AbstractMethod):
             accepted=select(kept, at.trial, at.accepted),
             image=select(kept, image, at.image),
             memory=memory,
-            energy=jnp.where(kept, energy, at.energy),
+            energy=jnp.where(known, energy, at.energy),
             lowest=jnp.where(kept, jnp.minimum(energy, at.lowest), at.lowest),
-            residual=jnp.where(kept, residual.astype(at.residual.dtype), at.residual),
+            residual=jnp.where(known, residual.astype(at.residual.dtype), at.residual),
             highest=jnp.where(kept, higher(at.highest, residual.astype(at.highest.dtype)), at.highest),
             steps=at.steps + going.astype(jnp.int32),
             status=status,
