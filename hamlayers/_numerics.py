@@ -267,12 +267,20 @@ def _below(x: FloatArray, top: FloatArray) -> FloatArray:
     return finite(finite(x) - finite(top))
 
 
-def _log_of_sum(z: FloatArray, exponentials: FloatArray, axes: tuple[int, ...]) -> FloatArray:
+def _leading(exponentials: FloatArray) -> FloatArray:
+    """1 for the largest and for what is more than half of it, else 0.
+
+    Not by comparing `z` with 0: what XLA computes twice, once for the maximum and once for the rest, it may round
+    differently, and then no `z` is 0.
+    """
+    return (jax.lax.stop_gradient(exponentials) >= 0.5).astype(exponentials.dtype)
+
+
+def _log_of_sum(exponentials: FloatArray, axes: tuple[int, ...]) -> FloatArray:
     """`log sum exp(z)` for `max z = 0`, to full relative precision where the rest is small against the largest."""
-    total = jnp.sum(exponentials, axis=axes, keepdims=True)
-    others = jnp.sum(jnp.where(exponentials < 1, exponentials, jnp.zeros_like(z)), axis=axes, keepdims=True)
-    # Below 2 only one is the largest; from there on the logarithm itself loses nothing.
-    return jnp.where((total >= 1) & (total < 2), jnp.log1p(others), jnp.log(total))
+    leading = _leading(exponentials)
+    rest = jnp.sum(exponentials - leading, axis=axes, keepdims=True)  # of the largest itself, nothing
+    return jnp.log1p(rest + (jnp.sum(leading, axis=axes, keepdims=True) - 1))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -284,15 +292,15 @@ def softmax(x: FloatArray, beta: Scalar, axes: tuple[int, ...]) -> FloatArray:
 
 @softmax.defjvp
 def _softmax_jvp(axes, primals, tangents):
-    """`dp = p (dz - sum p dz)`, the `dz` taken relative to that of the largest.
+    """`dp = p (dz - sum p dz)`, the `dz` taken relative to that of the largest (or the mean of those near it).
 
     So its own term in the sum is exactly zero; else `p (1 - p)` would be lost wherever `p` rounds to 1.
     """
     (x, beta), (dx, dbeta) = primals, tangents
-    top, z, _ = _scaled_exponentials(x, beta, axes)
+    top, _, exponentials = _scaled_exponentials(x, beta, axes)
     p = softmax(x, beta, axes)
-    largest = jax.lax.stop_gradient(z == 0).astype(z.dtype)
-    share = largest / jnp.sum(largest, axis=axes, keepdims=True)
+    leading = _leading(exponentials)
+    share = leading / jnp.maximum(jnp.sum(leading, axis=axes, keepdims=True), 1)
     dz = beta * (dx - jnp.sum(share * dx, axis=axes, keepdims=True)) + _below(x, top) * dbeta
     return p, p * (dz - jnp.sum(p * dz, axis=axes, keepdims=True))
 
@@ -303,8 +311,8 @@ def log_sum_exp(x: FloatArray, beta: Scalar, axes: tuple[int, ...]) -> FloatArra
 
     Its derivatives are [`softmax`][] and `softmax_energy / beta`, as for every perspective.
     """
-    top, z, exponentials = _scaled_exponentials(x, beta, axes)
-    return top + _log_of_sum(z, exponentials, axes) / beta
+    top, _, exponentials = _scaled_exponentials(x, beta, axes)
+    return top + _log_of_sum(exponentials, axes) / beta
 
 
 @log_sum_exp.defjvp
@@ -329,7 +337,7 @@ def softmax_energy(x: FloatArray, beta: Scalar, axes: tuple[int, ...]) -> FloatA
     _, z, exponentials = _scaled_exponentials(x, beta, axes)
     p = exponentials / jnp.sum(exponentials, axis=axes, keepdims=True)
     mean = jnp.sum(p * z, axis=axes, keepdims=True)
-    return (mean - _log_of_sum(z, exponentials, axes)) / beta  # both terms are negative
+    return (mean - _log_of_sum(exponentials, axes)) / beta  # both terms are negative
 
 
 @softmax_energy.defjvp

@@ -156,8 +156,8 @@ SAMPLE = [
     ),
     gives(
         "the same key gives the same samples under jit",
-        0,
-        lambda: jnp.max(jnp.abs(draw().energies - jax.jit(lambda k: draw(key=k).energies)(KEY()))),
+        True,  # to rounding: XLA fuses what is within a larger program otherwise
+        lambda: jnp.allclose(draw().energies, jax.jit(lambda k: draw(key=k).energies)(KEY()), rtol=1e-5, atol=1e-6),
     ),
     gives(
         "a traced temperature of 0",

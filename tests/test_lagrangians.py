@@ -15,6 +15,7 @@ from hypothesis import given
 from jax.flatten_util import ravel_pytree
 
 from hamlayers import lagrangians as lg
+from hamlayers._numerics import _log_of_sum
 
 
 ROUNDINGS = 16
@@ -276,6 +277,17 @@ def test_not_a_number_is_not_hidden(name: str) -> None:
     assert np.isnan(found["value"])
     assert np.isnan(found["energy"])
     assert np.any(np.isnan(found["activation"]))
+
+
+@pytest.mark.parametrize("rounded", [-1e-7, 0.0, 1e-7])
+def test_a_maximum_that_is_rounded_twice(rounded: float) -> None:
+    """Found by `test_laws`: XLA computed a state twice, and the largest neuron was not exactly the maximum."""
+    z = jnp.asarray([rounded, -3.0, -0.1])
+    found = _log_of_sum(jnp.exp(z), (-1,))
+    exact = np.log(np.sum(np.exp(np.asarray(z, np.float64))))
+    np.testing.assert_allclose(found, [exact], rtol=4 * eps(np.float32))
+    alone = _log_of_sum(jnp.exp(jnp.asarray([rounded, -20.0])), (-1,))
+    np.testing.assert_allclose(alone, [np.log(np.exp(rounded) + np.exp(-20.0))], atol=eps(np.float32), rtol=1e-5)
 
 
 def test_masked_logits() -> None:

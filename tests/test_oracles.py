@@ -1,6 +1,5 @@
 """Values against arithmetic with many digits, and against an independent implementation."""
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,9 +18,6 @@ from hamlayers import lagrangians as lg
 DTYPES = [np.float32, np.float64]
 # `x g - L` of a saturated neuron is as small as the smallest number of the dtype; 50 digits are left of it.
 DIGITS = {np.float32: 140, np.float64: 420}
-optimised = functools.partial(eqx.filter_jit, compiler_options={"xla_backend_optimization_level": 3})
-"""What is as exact as its arithmetic allows depends on how it is compiled: here as for users, by XLA's own level."""
-
 LARGEST_ERROR = 4
 """In units of eps times the condition number: the rounding of arguments, of the result, and of two steps between."""
 
@@ -147,7 +143,7 @@ MAGNITUDES = np.array([
 STATES = np.concatenate([-MAGNITUDES, [0.0], MAGNITUDES])
 
 
-@optimised
+@eqx.filter_jit
 @eqx.filter_vmap(in_axes=(None, 0))
 def _all_of(lagrangian: lg.AbstractLagrangian, x: jax.Array) -> dict[str, jax.Array]:
     """Everything that one neuron's Lagrangian gives, by its closed forms and by differentiating them."""
@@ -260,7 +256,7 @@ def _overflows_on_the_way(quantity: str, name: str, z: float, dtype: type) -> bo
     return name in {"exp", "rexp"} and by_energy and z > np.log(float(jnp.finfo(dtype).max)) - 10
 
 
-@optimised
+@eqx.filter_jit
 @eqx.filter_vmap(in_axes=(None, 0))
 def _conjugate(lagrangian: lg.AbstractLagrangian, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jax.value_and_grad(lambda g: lagrangian.conjugate(g[None]))(g)
@@ -405,7 +401,7 @@ EXACT_COUPLED = {
 }
 
 
-@optimised
+@eqx.filter_jit
 @eqx.filter_vmap(in_axes=(None, 0))
 def _all_of_coupled(lagrangian: lg.AbstractLagrangian, x: jax.Array) -> dict[str, jax.Array]:
     return {

@@ -120,7 +120,7 @@ def test_networks_of_every_kind_are_drawn() -> None:
     identity = [lg.Identity, lg.Tanh]  # quick to build
 
     @given(network=ht.networks(self_connections=True, kinds=identity))
-    @settings(max_examples=40, derandomize=True, **DRAWN, **NESTED)
+    @settings(max_examples=120, derandomize=True, **DRAWN, **NESTED)
     def collect(network: hl.HAM) -> None:
         drawn.append(network)
 

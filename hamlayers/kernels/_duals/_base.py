@@ -93,10 +93,10 @@ class AbstractDual(eqx.Module):
             dtype = jnp.result_type(*arrays)
         wide = working_dtype(dtype) if dtype != jnp.float64 else widest_dtype(dtype)
         cov, var1, var2 = (_of_rank(jax.lax.convert_element_type(array, wide), len(shape)) for array in arrays)
-        valid, var1, var2, inside = _examine(cov, var1, var2)
+        valid, kept1, kept2, inside = _examine(cov, var1, var2)
         if not (isinstance(valid, jax.core.Tracer) or bool(valid)):
             _refuse_pair(owner, cov, var1, var2)
-        return _narrowed(method(cov, var1, var2), inside, shape, dtype)
+        return _narrowed(method(cov, kept1, kept2), inside, shape, dtype)
 
     def _of_one(self, method, v: FloatLike) -> FloatArray:
         owner = type(self).__name__
