@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 import pytest
-from helpers import precision
+from helpers import eps, precision
 
 import hamlayers as hl
 from hamlayers import synapses
@@ -116,6 +116,8 @@ def test_half_precision(dtype: Any) -> None:
 def test_delegated_solvers_in_single_precision(method: Any) -> None:
     network = _pair(hl.IdentityLayer(4), hl.SoftmaxLayer(6, beta=2.0), 0.5 * _random(4, 6, seed=43).astype(np.float32))
     start = {"v": _random(4, seed=44).astype(np.float32)}
-    settled = hl.settle(network, start, method=method, rtol=1e-4, atol=1e-5, max_steps=20_000)
+    # A minimiser sees forces only through the energy, whose rounding hides those below its square root.
+    rtol = 4 * float(np.sqrt(eps(np.float32))) if isinstance(method, hl.Optimistix) else 1e-4
+    settled = hl.settle(network, start, method=method, rtol=rtol, atol=1e-5, max_steps=20_000)
     assert settled.state["v"].dtype == np.float32
     np.testing.assert_allclose(settled.state["v"], hl.settle(network, start).state["v"], atol=2e-3)
