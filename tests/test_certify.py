@@ -15,7 +15,7 @@ from hypothesis import given, settings, strategies as st
 
 import hamlayers as hl
 from hamlayers import lagrangians as lg, synapses
-from hamlayers._certify import _critical as critical
+from hamlayers._certify import _critical as critical, _quadratic as quadratic
 from hamlayers._certify._convexity import check_convexity
 
 
@@ -268,6 +268,50 @@ def test_thresholds_decide_at_a_tie_of_rectified_neurons(first: float, second: f
     layers = {"a": hl.Layer(RELU, 1, bias=jnp.full(1, first)), "b": hl.Layer(RELU, 1, bias=jnp.full(1, second))}
     network = hl.HAM(layers, synapses={"W": synapses.Dense(jnp.ones((1, 1)))}, connections=[(("a", "b"), "W")])
     assert hl.certify(network, state=network.init_state()).bounded == expected
+
+
+SLOPED = lg.Spline([0.2, 1.0, 0.5, 2.0], degree=1, knots=[-0.7, 0.0, 0.7])
+"""Straight lines of slope 0.2 far to the left and 2 far to the right: `L*` grows as `2.5 g^2` and `0.25 g^2`."""
+
+
+@pytest.mark.parametrize(
+    ("other", "weight", "expected"),
+    [
+        # c u^2 + d v^2 - w u v is positive for all u, v of one pair of signs where w < 2 sqrt(c d)
+        (I, 0.707, "these weights"),
+        (I, 0.708, "unbounded"),
+        (SLOPED, 0.499, "these weights"),
+        (SLOPED, 0.501, "unbounded"),
+        (SLOPED, -1.581, "these weights"),
+        (SLOPED, -1.582, "unbounded"),
+    ],
+)
+def test_each_side_of_an_activation_has_its_own_slope(other, weight: float, expected: str) -> None:
+    report = hl.certify(pair(SLOPED, other, [[weight]]))
+    assert report.bounded == expected
+    if expected == "unbounded":
+        network = pair(SLOPED, other, [[weight]])
+        assert float(network.energy(report.falsifying_state)) < -1e6
+
+
+@pytest.mark.parametrize("norm", [0.97, 1.03])
+@pytest.mark.parametrize("signs", [1.0, -1.0])
+def test_a_large_form_is_bounded_by_the_size_of_its_couplings(
+    norm: float, signs: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quadratic, "LARGE", 4)
+    monkeypatch.setattr(quadratic, "LARGEST", 4)
+    weight = np.abs(normal(1, 6, 5))
+    weight *= signs * norm / np.linalg.norm(weight, 2)
+    report = hl.certify(pair(I, I, weight), search=False)
+    # of couplings of one sign the norm is exact: nothing is lost by taking them by their size
+    assert report.bounded == ("these weights" if norm < 1 else "unknown")
+    if norm < 1:
+        assert report.margin == pytest.approx(1 - norm, abs=1e-3)
+    else:
+        assert "too many to be decomposed" in report.reason
+    three = triple(I, I, lg.Tanh(), 0.1 * np.ones((3, 3, 2)))
+    assert hl.certify(three, search=False).bounded == "unknown"
 
 
 def test_an_undecided_cone_says_why() -> None:
