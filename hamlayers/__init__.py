@@ -12,6 +12,12 @@ from ._certify import (
     certify as certify,
     growth as growth,
 )
+from ._checkpoint import (
+    CheckpointError as CheckpointError,
+    describe as describe,
+    load as load,
+    save as save,
+)
 from ._layer import Layer as Layer
 from ._named_layers import (
     ExpLayer as ExpLayer,

@@ -10,6 +10,8 @@ from typing import IO, Any, NamedTuple, final
 
 import numpy as np
 
+from . import _files
+
 
 @final
 class BadInput(Exception):
@@ -206,22 +208,12 @@ def check_writable(path: str, option: str, suffixes: tuple[str, ...]) -> None:
 def write_whole(path: str, option: str, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that the path holds the old content or all of the new, whatever happens in between.
 
-    The content goes to a new file beside it, which is flushed to the disc and then takes its place.
-
     **Raises:** [`BadInput`][] if the disc refuses.
     """
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        _files.write_whole(path, write)
     except OSError as error:
         raise BadInput(f"{option}: cannot write {path}: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_npz(path: str, option: str, arrays: dict[str, Any]) -> None:

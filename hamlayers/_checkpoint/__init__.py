@@ -1,0 +1,13 @@
+"""Trees of arrays in files: safe to read, self-describing, whole or absent."""
+
+from ._file import (
+    FORMAT as FORMAT,
+    CheckpointError as CheckpointError,
+    Contents as Contents,
+    below as below,
+    describe as describe,
+    load as load,
+    read as read,
+    restore as restore,
+    save as save,
+)
