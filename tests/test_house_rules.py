@@ -278,6 +278,7 @@ def test_importing_makes_no_array() -> None:
 
 def test_importing_leaves_optional_packages_alone() -> None:
     optional = ["matplotlib", "PIL", "sklearn", "mlxtend", "pandas", "hypothesis", "pytest", "IPython", "beartype"]
+    optional += ["safetensors", "tqdm", "tensorboardX"]
     _run(
         "import sys, hamlayers\n"
         f"found = [name for name in {optional!r} if name in sys.modules]\n"

@@ -1,0 +1,95 @@
+"""What a run tells while it goes on, and what ends it early."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeAlias, final
+
+import equinox as eqx
+import numpy as np
+
+from .._checks import as_flag, as_number
+
+
+@final
+class Event(NamedTuple):
+    """What a callback is told.
+
+    **Attributes:**
+
+    - `step`: how many steps have been taken.
+    - `epoch`: how many times the data have been gone through, a fraction; NaN where that is not known.
+    - `metrics`: numbers by name: the loss and its metrics, averaged over the steps since the last event, and those of
+        validation where it is due.
+    - `model`: the model as it is now, a copy.
+    """
+
+    step: int
+    epoch: float
+    metrics: dict[str, float]
+    model: Any
+
+
+Callback: TypeAlias = Callable[[Event], bool | None]
+"""Called with every [`Event`][hamlayers.training.Event]; `True` ends the run."""
+
+
+@final
+class EarlyStopping(eqx.Module):
+    """Stop when what validation says has not become better for some time, and go back to the best model.
+
+    **Arguments:**
+
+    - `patience`: how many validations without an improvement to wait for.
+    - `monitor`: which number to go by, `"validation/loss"` or that of a metric, `"validation/accuracy"`. (Keyword only,
+        like all that follow.)
+    - `mode`: whether `"min"` or `"max"` is better.
+    - `min_delta`: by how much it must become better for that to count, `>= 0`.
+    - `restore_best`: whether the run returns the best model, rather than the last.
+
+    **Raises:** `TypeError` and `ValueError` for a patience below 1, another mode and a `min_delta` below 0.
+
+    **Source:** Prechelt (1998), "Early stopping, but when?", doi:10.1007/3-540-49430-8_3: the criterion UP.
+    """
+
+    patience: int = eqx.field(static=True)
+    monitor: str = eqx.field(static=True)
+    mode: str = eqx.field(static=True)
+    min_delta: float = eqx.field(static=True)
+    restore_best: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        patience: int = 10,
+        *,
+        monitor: str = "validation/loss",
+        mode: Literal["min", "max"] = "min",
+        min_delta: float | int = 0.0,
+        restore_best: bool = True,
+    ):
+        self.patience = as_count("EarlyStopping", "patience", patience)
+        if not isinstance(monitor, str) or not monitor.startswith("validation/"):
+            raise ValueError(
+                f"EarlyStopping: `monitor` must name what validation gives, such as 'validation/loss', got {monitor!r}."
+            )
+        if mode not in ("min", "max"):
+            raise ValueError(f"EarlyStopping: `mode` must be 'min' or 'max', got {mode!r}.")
+        self.monitor, self.mode = monitor, mode
+        self.min_delta = as_number("EarlyStopping", "min_delta", min_delta)
+        if not 0 <= self.min_delta < np.inf:
+            raise ValueError(f"EarlyStopping: `min_delta` must be 0 or more and finite, got {min_delta!r}.")
+        self.restore_best = as_flag("EarlyStopping", "restore_best", restore_best)
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Whether a value is better than the best so far; NaN never is."""
+        if best is None:
+            return not np.isnan(value)
+        gain = best - value if self.mode == "min" else value - best
+        return gain > self.min_delta
+
+
+def as_count(owner: str, name: str, value: Any, least: int = 1) -> int:
+    """An int of at least some size."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{owner}: `{name}` must be an int, got {value!r}.")
+    if value < least:
+        raise ValueError(f"{owner}: `{name}` must be at least {least}, got {value}.")
+    return int(value)

@@ -1,0 +1,91 @@
+"""A folder of checkpoints: the newest few of one run."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, final
+
+import equinox as eqx
+import numpy as np
+
+from .._checks import as_number
+from .._files import temporary_prefix
+from ._events import as_count
+
+
+_SUFFIX = ".safetensors"
+
+
+@final
+class Checkpoint(eqx.Module):
+    """Where, and how often, a run saves all that it needs to go on as if it had never been interrupted.
+
+    A file for each checkpoint, `step_000001000.safetensors`, as [`hamlayers.save`][] writes it; its part `"['model']"`
+    is the model. The last one is written when the run ends.
+
+    **Arguments:**
+
+    - `folder`: the folder, of this run alone; made if it is missing.
+    - `every`: after how many steps. Default: whenever `seconds` have passed. (Keyword only, like all that follow.)
+    - `seconds`: after how much time, if not after a number of steps.
+    - `keep`: how many files to keep; older ones are removed, after a newer one is safe.
+
+    **Raises:** `TypeError` and `ValueError` for numbers that are not positive, and for a folder that is no path.
+    """
+
+    folder: Path = eqx.field(static=True)
+    every: int | None = eqx.field(static=True)
+    seconds: float = eqx.field(static=True)
+    keep: int = eqx.field(static=True)
+
+    def __init__(self, folder: str | Path, *, every: int | None = None, seconds: float | int = 60.0, keep: int = 2):
+        if not isinstance(folder, (str, Path)):
+            raise TypeError(f"Checkpoint: `folder` must be a path, got {folder!r}.")
+        self.folder = Path(folder)
+        self.every = None if every is None else as_count("Checkpoint", "every", every)
+        self.seconds = as_number("Checkpoint", "seconds", seconds)
+        if not 0 <= self.seconds < np.inf:
+            raise ValueError(f"Checkpoint: `seconds` must be 0 or more and finite, got {seconds!r}.")
+        self.keep = as_count("Checkpoint", "keep", keep)
+
+    def file(self, step: int) -> Path:
+        """The file of a step."""
+        return self.folder / f"step_{step:09d}{_SUFFIX}"
+
+    def files(self) -> list[Path]:
+        """The files that are there, the newest last."""
+        return sorted(self.folder.glob(f"step_{'[0-9]' * 9}*{_SUFFIX}"), key=lambda path: (len(path.name), path.name))
+
+    def latest(self) -> Path | None:
+        """The newest file, `None` if there is none."""
+        files = self.files()
+        return files[-1] if files else None
+
+    def prepare(self) -> None:
+        """Make the folder, see that it can be written to, and remove what a killed run left half written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self.folder)
+            os.close(handle)
+            os.unlink(name)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OSError(
+                error.errno, f"fit: `checkpoint`: cannot write to the folder {self.folder}: {reason}"
+            ) from None
+        for left in self.folder.glob(f"{temporary_prefix('step_*' + _SUFFIX)}*.tmp"):
+            left.unlink(missing_ok=True)
+
+    def prune(self) -> None:
+        """Remove all but the newest files."""
+        for old in self.files()[: -self.keep]:
+            old.unlink(missing_ok=True)
+
+
+def as_checkpoint(checkpoint: Any) -> Checkpoint | None:
+    """A folder by its path, with the default settings."""
+    if checkpoint is None or isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    if not isinstance(checkpoint, (str, Path)):
+        raise TypeError(f"fit: `checkpoint` must be a folder or a Checkpoint, got {checkpoint!r}.")
+    return Checkpoint(checkpoint)

@@ -1,0 +1,81 @@
+"""What a run has been through, apart from the numbers on the device: losses, history, the best model so far."""
+
+from typing import Any, final
+
+import numpy as np
+
+from ._events import EarlyStopping
+from ._result import Series
+from ._step import TrainState
+
+
+@final
+class Record:
+    """The record of a run, to which it adds as it goes.
+
+    **Attributes:**
+
+    - `window`: the losses and metrics of each step since the last event.
+    - `best`, `best_value`, `best_step`, `waited`: what early stopping knows.
+    """
+
+    def __init__(self) -> None:
+        self._losses: list[np.ndarray] = []
+        self._history: dict[str, tuple[list[int], list[float]]] = {}
+        self.window: dict[str, list[np.ndarray]] = {}
+        self.best: TrainState | None = None
+        self.best_value: float | None = None
+        self.best_step: int | None = None
+        self.waited = 0
+
+    def add(self, taken: dict[str, np.ndarray]) -> None:
+        """The losses and metrics of further steps."""
+        self._losses.append(taken["loss"])
+        for name, values in taken.items():
+            self.window.setdefault(name, []).append(values)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Numbers by name at a step."""
+        for name, value in metrics.items():
+            steps, values = self._history.setdefault(name, ([], []))
+            steps.append(step)
+            values.append(value)
+
+    def close_window(self) -> dict[str, float]:
+        """The means since the last event; the next window begins."""
+        means = {name: float(np.mean(np.concatenate(parts), dtype=np.float64)) for name, parts in self.window.items()}
+        self.window = {}
+        return means
+
+    def judge(self, early: EarlyStopping, value: float, step: int, state: TrainState) -> bool:
+        """Take note of a validation; whether to stop."""
+        if early.improves(value, self.best_value):
+            self.best_value, self.best_step, self.waited = value, step, 0
+            self.best = state if early.restore_best else None
+        else:
+            self.waited += 1
+        return self.waited >= early.patience
+
+    def losses(self) -> np.ndarray:
+        """The loss of every step."""
+        return np.concatenate(self._losses) if self._losses else np.zeros(0, np.float32)
+
+    def history(self) -> dict[str, Series]:
+        """What was logged, by name."""
+        return {name: Series(np.array(steps), np.array(values)) for name, (steps, values) in self._history.items()}
+
+    # --- as arrays, for a checkpoint ----------------------------------------------------------------------------------
+
+    def arrays(self) -> dict[str, Any]:
+        """All but the best model."""
+        return {
+            "losses": self.losses(),
+            "history": {name: {"steps": s.steps, "values": s.values} for name, s in self.history().items()},
+            "window": {name: np.concatenate(parts) for name, parts in self.window.items()},
+        }
+
+    def restore(self, losses: np.ndarray, history: dict[str, dict[str, np.ndarray]], window: dict[str, Any]) -> None:
+        """What [`arrays`][] gave."""
+        self._losses = [losses]
+        self._history = {name: (s["steps"].tolist(), s["values"].tolist()) for name, s in history.items()}
+        self.window = {name: [values] for name, values in window.items()}
