@@ -112,6 +112,7 @@ def full(size: float, *shape: int) -> jax.Array:
 def tables() -> dict[str, list[Row]]:
     """Every row, by group."""
     import robustness_dynamics
+    import robustness_fit
     import robustness_kernels
     import robustness_lagrangians
     import robustness_network
@@ -130,6 +131,7 @@ def tables() -> dict[str, list[Row]]:
         robustness_sampling,
         robustness_kernels,
         robustness_training,
+        robustness_fit,
         robustness_tools,
     )
     return {group: rows for module in modules for group, rows in module.GROUPS.items()}

@@ -12,7 +12,7 @@ import pytest
 import robustness
 
 import hamlayers as hl
-from hamlayers import kernels, lagrangians, models, plotting, synapses, testing
+from hamlayers import kernels, lagrangians, models, plotting, synapses, testing, training
 
 
 TABLES = robustness.tables()
@@ -26,6 +26,7 @@ SURFACE: dict[str, ModuleType] = {
     "models": models,
     "plotting": plotting,
     "testing": testing,
+    "tr": training,
 }
 """The public modules, by the names that the tables import them under."""
 
@@ -36,7 +37,16 @@ EXEMPT = {
             *("hl.ConvexityRow", "hl.DescentRow", "hl.Diagnostics", "hl.EulerStep", "hl.FlatRow"),
             *("hl.GradientReport", "hl.GradientRow", "hl.Growth", "hl.Samples", "hl.Settled", "hl.Trajectory"),
             *("lg.FitReport", "lg.Hinges", "kn.Ensemble", "kn.EnsembleMoments", "kn.GaussianMoments"),
-            *("kn.LossDescent", "kn.Margins", "kn.SquaredErrorDescent", "kn.Trained"),
+            *(
+                "kn.LossDescent",
+                "kn.Margins",
+                "kn.SquaredErrorDescent",
+                "kn.Trained",
+                "tr.Event",
+                "tr.Fitted",
+                "tr.Series",
+            ),
+            *("tr.TrainState",),
         ),
         "a result, which users read and do not make",
     ),
