@@ -33,6 +33,7 @@ from ._named_layers import (
     TanhLayer as TanhLayer,
 )
 from ._network import HAM as HAM
+from ._version import VERSION
 from .dynamics import (
     RESULTS as RESULTS,
     AbstractAcceleration as AbstractAcceleration,
@@ -74,4 +75,4 @@ from .dynamics import (
 )
 
 
-__version__ = "0.1.0"
+__version__ = VERSION

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._files import write_whole
+from .._version import VERSION
 from ._structure import Node, nodes
 
 
@@ -130,8 +131,8 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    names = ("hamlayers", "jax", "equinox", "optax", "numpy")
-    return {name: version(name) for name in names} | {"python": platform.python_version()}
+    others = {name: version(name) for name in ("jax", "equinox", "optax", "numpy")}
+    return {"hamlayers": VERSION, **others, "python": platform.python_version()}
 
 
 def _as_numpy(node: Node) -> np.ndarray:
@@ -195,7 +196,7 @@ def _described(path: str | Path, text: str) -> dict[str, Any]:
     if found != FORMAT:
         raise CheckpointError(
             f"load: {path} has format {found}, written by hamlayers {wrote}; this is hamlayers "
-            f"{version('hamlayers')}, which reads format {FORMAT}. Install a newer one."
+            f"{VERSION}, which reads format {FORMAT}. Install a newer one."
         )
     if not isinstance(tree, dict):
         raise CheckpointError(f"load: {path} is damaged: its description cannot be read.")
