@@ -221,3 +221,28 @@ def test_order_must_not_name_a_layer_held_whole() -> None:
     chain = _network("abc", ("ab", "pair"), ("bc", "pair"))
     with pytest.raises(ValueError, match=r"each of the free layers \('b', 'c'\) once"):
         hl.settle(chain, chain.init_state(), order=("a", "b", "c"), clamp={"a": True})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "given", "eliminated"),
+    [
+        ((5, 2), ("x",), ("h",)),  # a classifier whose image is clamped: the loop carries the digits
+        ((2, 5), ("x",), ("y",)),
+        ((2, 2), ("x",), ("y",)),
+        ((5, 2), ("x", "h"), ("y",)),  # `h` holds a query, which must not be overwritten
+        ((5, 2), None, ("y",)),
+    ],
+)
+def test_without_a_query_the_larger_class_is_eliminated(sizes: tuple, given: Any, eliminated: tuple) -> None:
+    layers = {"x": hl.IdentityLayer(3), "h": hl.TanhLayer(sizes[0]), "y": hl.TanhLayer(sizes[1])}
+    parts = {"up": synapses.Dense(np.ones((3, sizes[0]))), "top": synapses.Dense(np.ones(sizes))}
+    network = hl.HAM(layers, synapses=parts, connections=[(("x", "h"), "up"), (("h", "y"), "top")])
+    assert schedule(network, ["h", "y"], given=given).eliminated == eliminated
+    assert schedule(network, ["h", "y"], [("h",), ("y",)], given=given).eliminated == ("h",)  # what is asked for
+
+
+def test_without_a_query_a_class_that_is_not_exact_is_carried() -> None:
+    plan = schedule(_network("ab", ("ab", "pair"), ("a", "memory")), ["a", "b"], given=())
+    assert plan.eliminated == ("b",)
+    plan = schedule(_network("ab", ("ab", "pair"), ("b", "memory")), ["a", "b"], given=())
+    assert (plan.eliminated, plan.kinds) == ((), ("majorised", "exact"))

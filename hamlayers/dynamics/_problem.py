@@ -138,7 +138,9 @@ class Problem(eqx.Module):
                 terms += [-_value(layer.lagrangian, x if layer.bias is None else x - layer.bias.astype(x.dtype))]
             else:
                 terms += [layer.energy(x)]
-                terms += [-jnp.sum(u.astype(x.dtype) * g[name]) for other, u in self.currents.items() if other == name]
+                if name in self.currents:
+                    wide = widest_dtype(x.dtype)
+                    terms += [-jnp.sum(self.currents[name].astype(wide) * g[name].astype(wide))]
         others = [c for c in self.network.connections if not set(c[0]) & set(best)]
         terms += [synapse_energy(self.network, g, others)] if others else []
         dtype = widest_dtype(*(term.dtype for term in terms))
@@ -222,6 +224,7 @@ def problem_of(
     *,
     eliminate: bool = True,
     cut: tuple[str, ...] = (),
+    given: tuple[str, ...] | None = None,
 ) -> Problem:
     """The problem over a full state.
 
@@ -230,10 +233,10 @@ def problem_of(
     - `network`, `state`, `frozen`, `currents`: as [`Problem`][].
     - `order`: as [`schedule`][hamlayers.dynamics._schedule.schedule].
     - `eliminate`: whether a method can do without the first class of a sweep. (Keyword only.)
-    - `cut`: as [`schedule`][hamlayers.dynamics._schedule.schedule]. (Keyword only.)
+    - `cut`, `given`: as [`schedule`][hamlayers.dynamics._schedule.schedule]. (Keyword only.)
     """
     free = [name for name in network.names if frozen.get(name) is not True]
-    plan = schedule(network, free, order, cut=cut)
+    plan = schedule(network, free, order, cut=cut, given=given)
     if not eliminate and plan.eliminated:
         kind: Kind = "exact"
         plan = Schedule((), (plan.eliminated, *plan.carried), (kind, *plan.kinds))

@@ -88,8 +88,10 @@ def as_temperature(temperature: Any, start: Array) -> Any:
         lowest, need = -1.0, "non-negative"
     if level.shape != ():
         raise ValueError(f"sample: `temperature` must be one number at a time, got an array of shape {level.shape}.")
-    if not isinstance(level, jax.core.Tracer) and not (np.isfinite(level) and level >= 0 and level > lowest):
-        raise ValueError(f"sample: `temperature` must be {need} and finite, got {float(level)!r}.")
+    if not isinstance(level, jax.core.Tracer):
+        known = float(np.asarray(level))  # not by jax, which would trace the comparison inside a transformation
+        if not (np.isfinite(known) and known >= 0 and known > lowest):
+            raise ValueError(f"sample: `temperature` must be {need} and finite, got {known!r}.")
     return temperature
 
 

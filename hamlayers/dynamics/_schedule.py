@@ -4,6 +4,7 @@ A *colour class* is a set of layers no two of which share a synapse: given all o
 one update of the whole class is an update of each. Prior art: even-odd splitting, arXiv:2311.15673.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, final
 
@@ -34,11 +35,19 @@ class Schedule(NamedTuple):
         return "damped" not in self.kinds
 
 
-def schedule(network: HAM, free: Sequence[str], order: Any = None, *, cut: Sequence[str] = ()) -> Schedule:
+def schedule(
+    network: HAM,
+    free: Sequence[str],
+    order: Any = None,
+    *,
+    cut: Sequence[str] = (),
+    given: Sequence[str] | None = None,
+) -> Schedule:
     """The sweep over the free layers of a network.
 
     The class of the first declared layer (the visible one, which holds the query) comes last: updated first, it would
-    be overwritten from hidden layers that know nothing yet.
+    be overwritten from hidden layers that know nothing yet. Where no free layer holds a query, two exact classes are
+    visited in turn from either; then the larger is first, so that it is the one which no loop need carry.
 
     **Arguments:**
 
@@ -47,6 +56,7 @@ def schedule(network: HAM, free: Sequence[str], order: Any = None, *, cut: Seque
     - `order`: classes of layer names that override the colouring, or `None`.
     - `cut`: layers of which coupled neurons may be partly clamped, so that full steps may raise the energy.
         (Keyword only.)
+    - `given`: the layers that hold a query; `None` if any may. (Keyword only.)
 
     **Raises:** `TypeError` and `ValueError` for an `order` that is not a partition of the free layers into classes
     whose layers share no synapse.
@@ -54,6 +64,9 @@ def schedule(network: HAM, free: Sequence[str], order: Any = None, *, cut: Seque
     neighbours = {name: _neighbours(network, name) & set(free) for name in free}
     classes = _colour(free, neighbours) if order is None else _as_classes(order, free, neighbours)
     kinds: tuple[Kind, ...] = tuple(_kind(network, members, cut) for members in classes)
+    queried = order is not None or given is None or bool(set(given) & set(free))
+    if not queried and kinds == ("exact", "exact"):
+        classes = tuple(sorted(classes, key=lambda members: -_neurons(network, members)))
     if len(classes) > 1 and kinds[0] == "exact":
         return Schedule(classes[0], classes[1:], kinds[1:])
     return Schedule((), classes, kinds)
@@ -62,6 +75,10 @@ def schedule(network: HAM, free: Sequence[str], order: Any = None, *, cut: Seque
 def touching(network: HAM, members: Sequence[str]) -> tuple[Connection, ...]:
     """The connections that touch any of the layers."""
     return tuple(connection for connection in network.connections if set(connection[0]) & set(members))
+
+
+def _neurons(network: HAM, members: Sequence[str]) -> int:
+    return sum(math.prod(network.layers[name].shape) for name in members)
 
 
 def _neighbours(network: HAM, name: str) -> set[str]:

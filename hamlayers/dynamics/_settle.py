@@ -11,9 +11,11 @@ from jaxtyping import Array, Bool, Int
 
 from .._checks import as_throw, is_number
 from .._network import HAM, complete_state
+from .._numerics import widest_dtype
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
 from ._block import BlockDescent
 from ._clamp import Frozen
+from ._fold import fold
 from ._gradient import AbstractGradient
 from ._implicit import Implicit
 from ._integrate import RESULTS, prepare
@@ -85,7 +87,8 @@ def settle(
         has no minimum where those forces vanish.)
     - `inputs`: constant currents `u` by layer name, arrays that broadcast to the layers' shapes.
     - `order`: the classes of a sweep, tuples of layer names that share no synapse; default: a colouring of the
-        connection graph, the class of the first declared layer last.
+        connection graph, the class of the first declared layer last; or the smaller of two classes, where no layer
+        that is not clamped is given a state and both are minimised over exactly.
     - `gradient`: how the result is differentiated: [`hamlayers.Implicit`][] (the default), [`hamlayers.Unrolled`][],
         [`hamlayers.Truncated`][] or [`hamlayers.EquilibriumPropagation`][].
     - `throw`: `True` raises `RuntimeError` on failure if called outside every jax transformation; `"inside"` also
@@ -139,11 +142,22 @@ def _settle(
     max_steps: int,
 ) -> Settled:
     state = complete_state(network, initial)
-    problem = problem_of(network, state, frozen, currents, order, eliminate=method.eliminates, cut=cut)
-    full, energy, outcome = gradient.solve(problem, method, tolerances, max_steps)
+    left = fold(network, state, frozen, currents)
+    problem = problem_of(
+        left.network,
+        left.state,
+        left.frozen,
+        left.currents,
+        order,
+        eliminate=method.eliminates,
+        cut=cut,
+        given=tuple(initial),
+    )
+    found, energy, outcome = gradient.solve(problem, method, tolerances, max_steps)
+    dtype = widest_dtype(energy.dtype, left.energy.dtype)
     return Settled(
-        state=full,
-        energy=energy,
+        state=state | found,
+        energy=energy.astype(dtype) + left.energy.astype(dtype),
         residual=outcome.residual,
         steps=outcome.steps,
         converged=outcome.status == CONVERGED,
