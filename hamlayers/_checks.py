@@ -89,6 +89,15 @@ def as_number(owner: str, name: str, value: Any) -> float:
     return float(value)
 
 
+def as_count(owner: str, name: str, value: Any, least: int = 1) -> int:
+    """An int of at least some size."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{owner}: `{name}` must be an int, got {value!r}.")
+    if value < least:
+        raise ValueError(f"{owner}: `{name}` must be at least {least}, got {value}.")
+    return int(value)
+
+
 def as_flag(owner: str, name: str, value: Any) -> bool:
     """`True` or `False`, and nothing that merely counts as one of them."""
     if not isinstance(value, (bool, np.bool_)):

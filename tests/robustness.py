@@ -115,6 +115,7 @@ def tables() -> dict[str, list[Row]]:
     import robustness_fit
     import robustness_kernels
     import robustness_lagrangians
+    import robustness_learning_losses
     import robustness_network
     import robustness_parts
     import robustness_sampling
@@ -132,6 +133,7 @@ def tables() -> dict[str, list[Row]]:
         robustness_kernels,
         robustness_training,
         robustness_fit,
+        robustness_learning_losses,
         robustness_tools,
     )
     return {group: rows for module in modules for group, rows in module.GROUPS.items()}

@@ -46,7 +46,7 @@ EXEMPT = {
                 "tr.Fitted",
                 "tr.Series",
             ),
-            *("tr.TrainState",),
+            *("tr.TrainState", "tr.Prediction"),
         ),
         "a result, which users read and do not make",
     ),
@@ -54,7 +54,7 @@ EXEMPT = {
         (
             *("hl.AbstractAcceleration", "hl.AbstractGradient", "hl.AbstractMethod", "lg.AbstractElementwise"),
             *("lg.AbstractLagrangian", "sy.AbstractSynapse", "kn.AbstractDual", "kn.AbstractLoss", "kn.AbstractNet"),
-            *("kn.AbstractPredictor", "testing.LagrangianLike"),
+            *("kn.AbstractPredictor", "testing.LagrangianLike", "tr.AbstractCorruption", "tr.AbstractLoss"),
         ),
         "abstract: its concrete classes are in the table",
     ),

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, final
 import equinox as eqx
 import numpy as np
 
-from .._checks import as_flag, as_number
+from .._checks import as_count, as_flag, as_number
 
 
 @final
@@ -84,12 +84,3 @@ class EarlyStopping(eqx.Module):
             return not np.isnan(value)
         gain = best - value if self.mode == "min" else value - best
         return gain > self.min_delta
-
-
-def as_count(owner: str, name: str, value: Any, least: int = 1) -> int:
-    """An int of at least some size."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{owner}: `{name}` must be an int, got {value!r}.")
-    if value < least:
-        raise ValueError(f"{owner}: `{name}` must be at least {least}, got {value}.")
-    return int(value)

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from .._checks import as_key
+from .._checks import as_count, as_key
 from ._data import EVALUATED, as_evaluated
-from ._events import Callback, EarlyStopping, as_count
+from ._events import Callback, EarlyStopping
 from ._folder import Checkpoint
 from ._parameters import Where
 from ._plan import Plan, as_metrics, as_plan, check_loss

@@ -8,9 +8,8 @@ from typing import Any, final
 import equinox as eqx
 import numpy as np
 
-from .._checks import as_number
+from .._checks import as_count, as_number
 from .._files import temporary_prefix
-from ._events import as_count
 
 
 _SUFFIX = ".safetensors"

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from .._checks import as_flag, as_key
+from .._checks import as_count, as_flag, as_key
 from ._data import Examples, Stream, as_data, as_evaluated
-from ._events import Callback, EarlyStopping, as_count
+from ._events import Callback, EarlyStopping
 from ._folder import Checkpoint, as_checkpoint
 from ._settled import AbstractLoss
 from ._step import Loss, Optimizer, TrainState, as_optimizer, start

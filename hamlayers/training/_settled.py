@@ -77,15 +77,6 @@ def as_choice(owner: str, argument: str, value: Any, choices: tuple[str, ...]) -
     return value
 
 
-def as_count(owner: str, argument: str, value: Any) -> int:
-    """A whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{owner}: `{argument}` must be an int, got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{owner}: `{argument}` must be at least 1, got {value!r}.")
-    return int(value)
-
-
 def layer_of(owner: str, argument: str, model: Any, name: str) -> Layer:
     """The layer of that name."""
     if not isinstance(model, HAM):

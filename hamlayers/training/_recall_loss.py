@@ -1,0 +1,300 @@
+"""Recall: a corrupted pattern settles, and is compared with the one that it was."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, PRNGKeyArray
+
+from .._checks import as_finite, as_flag, as_number, as_positive_scalar
+from .._layer import Layer
+from .._network import HAM
+from .._typing import FloatArray, Scalar, ScalarLike
+from ..dynamics import AbstractGradient, Implicit, settle
+from ..lagrangians import Sigmoid, Softmax
+from . import _settled as shared
+from ._classification import logits_of
+
+
+class AbstractCorruption(eqx.Module):
+    """What is done to a pattern before it is to be recalled."""
+
+    @abstractmethod
+    def check(self, shape: tuple[int, ...]) -> None:
+        """`ValueError` if patterns of this shape cannot be corrupted so."""
+
+    @abstractmethod
+    def __call__(self, pattern: FloatArray, key: PRNGKeyArray) -> tuple[FloatArray, Bool[Array, "..."]]:
+        """The corrupted pattern, and where it is still the pattern."""
+
+
+@final
+class Noise(AbstractCorruption):
+    """`p + std z` with standard normal `z` for each neuron; nothing is left as it was.
+
+    **Arguments:**
+
+    - `std`: the standard deviation, `> 0`, in the units of the pattern.
+
+    **Raises:** `ValueError` unless `std` is positive and finite.
+
+    **Source:** Vincent et al. (2008), doi:10.1145/1390156.1390294 (denoising).
+    """
+
+    std: Scalar
+
+    def __init__(self, std: ScalarLike):
+        self.std = as_positive_scalar("Noise", "std", std)
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Any shape will do."""
+
+    def __call__(self, pattern: FloatArray, key: PRNGKeyArray) -> tuple[FloatArray, Bool[Array, "..."]]:
+        """The pattern with noise."""
+        noise = jax.random.normal(key, pattern.shape, pattern.dtype)
+        return pattern + self.std.astype(pattern.dtype) * noise, jnp.zeros(pattern.shape, bool)
+
+
+@final
+class Hide(AbstractCorruption):
+    """Neurons set to a value that tells nothing: a fraction drawn anew for each example, or always the same.
+
+    **Arguments:**
+
+    - `fraction`: how many of all neurons to hide, between 0 and 1; of `N` exactly `round(fraction N)`.
+    - `mask`: or which, `True` where hidden: a boolean array of the layer's shape. (Keyword only, like the next.)
+    - `fill`: what they are set to.
+
+    **Raises:** `TypeError` for a fraction that is no number known now and a mask that is no boolean array;
+    `ValueError` for a fraction that is not between 0 and 1 or hides none or all of the neurons, a mask that does (where
+    it is known) or has another shape than the layer, and unless just one of the two is given.
+    """
+
+    fraction: float | None = eqx.field(static=True)
+    mask: Bool[Array, "..."] | None
+    fill: Scalar
+
+    def __init__(
+        self,
+        fraction: float | None = None,
+        *,
+        mask: Bool[Array, "..."] | Bool[np.ndarray, "..."] | None = None,
+        fill: ScalarLike = 0.0,
+    ):
+        if (fraction is None) == (mask is None):
+            raise ValueError(
+                f"Hide: just one of `fraction` and `mask` must be given, got {'neither' if mask is None else 'both'}."
+            )
+        self.fraction = None if fraction is None else _as_fraction(fraction)
+        self.mask = None if mask is None else _as_mask(mask)
+        self.fill = as_finite("Hide", "fill", fill)
+        if self.fill.shape != ():
+            raise ValueError(f"Hide: `fill` must be a scalar, got an array of shape {self.fill.shape}.")
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """`ValueError` for a mask of another shape, and a fraction that hides none or all of so many neurons."""
+        if self.mask is not None and self.mask.shape != shape:
+            raise ValueError(f"Hide: `mask` must have the layer's shape {shape}, got {self.mask.shape}.")
+        size = int(np.prod(shape))
+        if self.fraction is not None and not 0 < round(self.fraction * size) < size:
+            raise ValueError(
+                f"Hide: `fraction` must hide some of the {size} neurons and not all, got {self.fraction}, which hides "
+                f"{round(self.fraction * size)}."
+            )
+
+    def __call__(self, pattern: FloatArray, key: PRNGKeyArray) -> tuple[FloatArray, Bool[Array, "..."]]:
+        """The pattern with the hidden neurons at `fill`."""
+        self.check(pattern.shape)
+        if self.mask is not None:
+            hidden = self.mask
+        else:
+            first = jnp.arange(pattern.size) < round((self.fraction or 0) * pattern.size)
+            hidden = jax.random.permutation(key, first).reshape(pattern.shape)
+        return jnp.where(hidden, self.fill.astype(pattern.dtype), pattern), ~hidden
+
+
+def _as_fraction(fraction: Any) -> float:
+    value = as_number("Hide", "fraction", fraction)
+    if not 0 < value < 1:
+        raise ValueError(f"Hide: `fraction` must be between 0 and 1, got {value!r}.")
+    return value
+
+
+def _as_mask(mask: Any) -> Bool[Array, "..."]:
+    if not shared.is_array(mask) or mask.dtype != bool:
+        kind = f"an array of {mask.dtype}" if shared.is_array(mask) else type(mask).__name__
+        raise TypeError(f"Hide: `mask` must be a boolean array, got {kind}.")
+    if not isinstance(mask, jax.core.Tracer) and (not np.any(mask) or np.all(mask)):
+        raise ValueError(f"Hide: `mask` must hide some neurons and not all, got {np.count_nonzero(mask)} hidden.")
+    return jnp.asarray(mask)
+
+
+@final
+class Recall(shared.AbstractLoss):
+    """Corrupt the patterns of one layer, settle from there, and compare the activation at rest with the clean pattern.
+
+    A batch is one real array of patterns, of shape `(batch, *shape)`: the *activations* `p` that the layer is to come
+    back to, which no parameter can move. The network starts from the state `x = q + b`, `q` being the corrupted
+    pattern and `b` the layer's threshold, whose activation is `grad L(q)`: for linear neurons `q` itself. Where the
+    activation of a pattern is too far from it (a sigmoid has no activation 0 or 1), `state` says better where to start.
+    All other layers are completed from this one. With `g*` the activation at rest, the loss is the mean over the batch
+    and the neurons of
+
+    - `"squared"`: `(g* - p)^2`;
+    - `"cross_entropy"`: `-q log s - (1 - q) log(1 - s)` with `q = p / scale`, `s = g* / scale` for a sigmoid layer;
+        for a softmax layer `-sum_axis p log g*`, the mean being over the other axes. Computed from the state, so
+        finite where `g*` has rounded to 0 or 1.
+
+    The metrics are `"error"` (the mean squared error), `"start_error"` (that of the activation before settling),
+    `"sweeps"` (the mean number) and `"unconverged"`.
+
+    If the network has a single state of rest, as one of linear neurons has, it forgets where it started: only with
+    `hold_seen` does the loss then depend on the pattern that is shown.
+
+    **Arguments:**
+
+    - `layer`: the layer's name.
+    - `corruption`: [`hamlayers.training.Noise`][] or [`hamlayers.training.Hide`][], or one of your own.
+    - `hold_seen`: whether the neurons that are still those of the pattern are clamped (inpainting), and else only
+        start there. It needs an elementwise Lagrangian. (Keyword only, like all that follow.)
+    - `cost`: `"squared"` or `"cross_entropy"`.
+    - `state`: a function from one corrupted pattern to the state to start from. Default: `q + b`.
+    - `gradient`: how the settled state is differentiated, as for [`hamlayers.settle`][].
+    - `options`: more arguments for [`hamlayers.settle`][]: `method`, `rtol`, `atol`, `energy_atol`, `max_steps`,
+        `order`.
+
+    **Raises:**
+
+    `TypeError` for arguments of the wrong kind, a model that is no network and patterns that are not real;
+    `ValueError` for a layer that the network lacks, patterns of another shape or (where they are known) not finite or
+    outside the range of a cross entropy, a cross entropy of any layer but sigmoid and softmax, and for `hold_seen`
+    where neurons are coupled or none is seen.
+
+    **Source:** Vincent et al. (2008), doi:10.1145/1390156.1390294 (to restore what was corrupted, noise or masking);
+    Hoover et al., arXiv:2302.07253, section 4 (through energy descent, hidden patches).
+    """
+
+    layer: str = eqx.field(static=True)
+    corruption: AbstractCorruption
+    hold_seen: bool = eqx.field(static=True)
+    cost: str = eqx.field(static=True)
+    state: Callable[..., Any] | None
+    gradient: AbstractGradient
+    options: dict[str, Any]
+
+    def __init__(
+        self,
+        layer: str,
+        corruption: AbstractCorruption,
+        *,
+        hold_seen: bool = False,
+        cost: str = "squared",
+        state: Callable[..., Any] | None = None,
+        gradient: AbstractGradient = Implicit(),
+        **options: Any,
+    ):
+        self.layer = shared.as_layer_name("Recall", "layer", layer)
+        if not isinstance(corruption, AbstractCorruption):
+            raise TypeError(
+                f"Recall: `corruption` must be a corruption such as Noise(0.1) or Hide(0.5), got {corruption!r}."
+            )
+        self.corruption = corruption
+        self.hold_seen = as_flag("Recall", "hold_seen", hold_seen)
+        if self.hold_seen and isinstance(corruption, Noise):
+            raise ValueError(
+                f"Recall: `hold_seen` must go with a corruption that leaves some neurons as they are, got {corruption}."
+            )
+        self.cost = shared.as_choice("Recall", "cost", cost, ("squared", "cross_entropy"))
+        if state is not None and not callable(state):
+            raise TypeError(f"Recall: `state` must be a function of a corrupted pattern, got {state!r}.")
+        self.state = state
+        self.gradient = shared.as_gradient("Recall", gradient)
+        self.options = shared.as_options("Recall", options)
+
+    def check(self, model: HAM, batch: Any) -> None:
+        """`TypeError` or `ValueError` if the model or the patterns do not fit, in words."""
+        layer = shared.layer_of("Recall", "layer", model, self.layer)
+        kind = type(layer.lagrangian).__name__
+        if self.hold_seen and layer.lagrangian.coupled_axes(layer.shape):
+            raise ValueError(
+                f"Recall: `hold_seen` must go with an elementwise Lagrangian; layer {self.layer!r} has {kind}, which "
+                "couples its neurons, so that some of them cannot be held."
+            )
+        if self.cost == "cross_entropy" and not isinstance(layer.lagrangian, (Sigmoid, Softmax)):
+            raise ValueError(
+                f'Recall: `cost` must be "squared" but for a Sigmoid or Softmax layer; layer {self.layer!r} has {kind}.'
+            )
+        shared.check_examples("Recall", "patterns", batch, self.layer, layer.shape)
+        if self.cost == "cross_entropy":
+            _check_probabilities(layer, batch)
+        self.corruption.check(layer.shape)
+
+    def __call__(self, model: HAM, batch: Any, key: PRNGKeyArray | None = None) -> tuple[Scalar, dict[str, Scalar]]:
+        """The loss and its metrics; the `key` draws the corruption."""
+        self.check(model, batch)
+        patterns = jnp.asarray(batch)
+        layer = model.layers[self.layer]
+        start, rest = jax.vmap(lambda p, k: self._recalled(model, p, k))(
+            patterns, shared.split("Recall", key, patterns.shape[0])
+        )
+        before, after = jax.vmap(layer.activation)(start), jax.vmap(layer.activation)(rest.state[self.layer])
+        error = jnp.mean(jnp.square(after - patterns))
+        metrics = {"error": error, "start_error": jnp.mean(jnp.square(before - patterns))}
+        loss = error if self.cost == "squared" else _cross_entropy(layer, rest.state[self.layer], patterns)
+        return loss, metrics | rest.metrics()
+
+    def _recalled(self, model: HAM, pattern: FloatArray, key: PRNGKeyArray) -> tuple[FloatArray, shared.Rest]:
+        """The state that a corrupted pattern starts from, and what it settles to."""
+        layer = model.layers[self.layer]
+        corrupted, seen = self.corruption(pattern, key)
+        if self.state is not None:
+            start = self.state(corrupted)
+        else:
+            start = corrupted if layer.bias is None else corrupted + layer.bias.astype(corrupted.dtype)
+        clamp = {self.layer: seen} if self.hold_seen else None
+        settled = settle(model, {self.layer: start}, clamp=clamp, gradient=self.gradient, throw=False, **self.options)
+        return start, shared.Rest(settled.state, settled.steps, settled.converged)
+
+
+def _check_probabilities(layer: Layer, patterns: Any) -> None:
+    """Patterns that an activation can be, to the precision of single floats, where they are known."""
+    if isinstance(patterns, jax.core.Tracer):
+        return
+    known = np.asarray(patterns, np.float64)
+    lagrangian, slack, top = layer.lagrangian, 1e-5, 1.0
+    if isinstance(lagrangian, Sigmoid) and not isinstance(lagrangian.scale, jax.core.Tracer):
+        top = float(lagrangian.scale)
+    if np.min(known) < -slack * top or np.max(known) > (1 + slack) * top:
+        raise ValueError(
+            f'Recall: `patterns` must be from 0 to {top:g} for the cost "cross_entropy", got values from '
+            f"{np.min(known):.6g} to {np.max(known):.6g}."
+        )
+    if isinstance(lagrangian, Softmax):
+        axes = tuple(axis + 1 for axis in lagrangian.coupled_axes(layer.shape))
+        sums = np.sum(known, axis=axes)
+        if np.max(np.abs(sums - 1)) > 1e-3:
+            worst = sums.flat[int(np.argmax(np.abs(sums - 1)))]
+            raise ValueError(
+                f'Recall: `patterns` must sum to 1 along the axis of the softmax for the cost "cross_entropy", got '
+                f"{worst:.6g}."
+            )
+
+
+def _cross_entropy(layer: Layer, x: FloatArray, patterns: FloatArray) -> Scalar:
+    """Of a batch of states; for a sigmoid `softplus(z) - q z` with `z = beta (x - b)`."""
+    lagrangian = layer.lagrangian
+    if isinstance(lagrangian, Softmax):
+        axes = tuple(axis + 1 for axis in lagrangian.coupled_axes(layer.shape))
+        logs = jax.nn.log_softmax(jax.vmap(lambda x: logits_of(layer, x))(x), axis=axes)
+        return -jnp.mean(jnp.sum(patterns.astype(logs.dtype) * logs, axis=axes))
+    z = jax.vmap(lambda x: logits_of(layer, x))(x)
+    if isinstance(lagrangian, Sigmoid):
+        q = patterns.astype(z.dtype) / lagrangian.parameter("scale", z)
+        z = lagrangian.parameter("beta", z) * z
+        return jnp.mean(jax.nn.softplus(z) - q * z)
+    raise ValueError(f"Recall: no cross entropy of {type(lagrangian).__name__}.")
