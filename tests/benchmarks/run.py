@@ -16,7 +16,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 KERNELS = ("kernels", "empirical", "linear_training")
-BENCHMARKS = ("velocity", "imports", "compilation", "solvers", "settling", "settling_gradients", "splines") + KERNELS
+SETTLING = ("settling", "settling_gradients")
+TRAINING = ("training", "training_loop", "digits")
+BENCHMARKS = ("velocity", "imports", "compilation", "solvers", *SETTLING, *TRAINING, "splines", *KERNELS)
 
 
 def main() -> None:
