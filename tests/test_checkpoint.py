@@ -188,8 +188,8 @@ def test_sharded_arrays_are_placed_as_those_of_the_template() -> None:
         "found = hl.load(path, spread)\n"
         "assert found.sharding == spread.sharding and (found == spread).all()\n"
     )
-    flags = "--xla_force_host_platform_device_count=4"
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "XLA_FLAGS": flags})
+    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **four})
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
