@@ -27,8 +27,9 @@ class EquilibriumPropagation(AbstractGradient):
     **Arguments:**
 
     - `nudge`: the size of that current, as a root mean square over all neurons, `> 0`. The error is of second order in
-        it (first if not `centred`), and rounding limits it from below, as do the tolerances of the nudged states: it
-        must be well above the `rtol` of `settle`.
+        it (first if not `centred`) where the activations are smooth; where they have kinks, as ReLUs do, neurons that
+        cross theirs make it larger. Rounding limits it from below, as do the tolerances of the nudged states: it must
+        be well above the `rtol` of `settle`.
     - `centred`: whether to nudge both ways, or one.
 
     **Raises:** `ValueError` unless `nudge` is positive and finite; `TypeError` from jax in forward mode.
