@@ -1,5 +1,7 @@
 """Which values a parameter may take: said where the field is declared, kept by whoever changes the parameter."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import equinox as eqx
@@ -13,17 +15,14 @@ Domain: TypeAlias = Literal["real", "positive", "nonnegative"]
 _KEY = "hamlayers.domain"
 
 
-def positive() -> Any:
-    """A field of an `equinox.Module` whose arrays are above 0, and which training keeps there.
+POSITIVE: Mapping[str, str] = MappingProxyType({_KEY: "positive"})
+"""The metadata of a field whose arrays are above 0, and which training keeps there.
 
-    In place of a value in the class body: `beta: Float[Array, ""] = hamlayers.training.positive()`.
-    """
-    return eqx.field(metadata={_KEY: "positive"})
+In an `equinox.Module`: `rate: Float[Array, ""] = equinox.field(metadata=POSITIVE)`.
+"""
 
-
-def nonnegative() -> Any:
-    """A field of an `equinox.Module` whose arrays are never below 0, and which training keeps there."""
-    return eqx.field(metadata={_KEY: "nonnegative"})
+NONNEGATIVE: Mapping[str, str] = MappingProxyType({_KEY: "nonnegative"})
+"""The metadata of a field whose arrays are never below 0, and which training keeps there."""
 
 
 def domain_at(tree: Any, path: tuple[Any, ...]) -> Domain:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from ._checks import as_finite, as_float_array, as_float_dtype, as_key, as_positive_scalar, as_shape
-from ._domain import positive
+from ._domain import POSITIVE
 from ._typing import FloatArray, FloatLike, Scalar, ScalarLike
 from .lagrangians import AbstractLagrangian
 
@@ -40,7 +40,7 @@ class Layer(eqx.Module):
 
     lagrangian: AbstractLagrangian
     shape: tuple[int, ...] = eqx.field(static=True)
-    tau: Scalar = positive()
+    tau: Scalar = eqx.field(metadata=POSITIVE)
     bias: FloatArray | None
 
     def __init__(

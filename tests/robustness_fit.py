@@ -18,8 +18,8 @@ from hamlayers import lagrangians as lg, training as tr
 class Tuned(eqx.Module):
     """A module of the user's own with constrained parameters."""
 
-    rate: Any = tr.positive()
-    floor: Any = tr.nonnegative()
+    rate: Any = eqx.field(metadata=tr.POSITIVE)
+    floor: Any = eqx.field(metadata=tr.NONNEGATIVE)
 
 
 def model() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool
 
 from .. import _numerics as nx
 from .._checks import as_nonnegative_scalar, as_positive_scalar
-from .._domain import nonnegative, positive
+from .._domain import NONNEGATIVE, POSITIVE
 from .._typing import FloatArray, Scalar, ScalarLike
 from ._base import AbstractElementwise
 
@@ -127,8 +127,8 @@ class Sigmoid(AbstractElementwise):
     - **Source**: arXiv:2107.06446, table 1.
     """
 
-    beta: Scalar = positive()
-    scale: Scalar = positive()
+    beta: Scalar = eqx.field(metadata=POSITIVE)
+    scale: Scalar = eqx.field(metadata=POSITIVE)
 
     convex: ClassVar[bool] = True
 
@@ -170,7 +170,7 @@ class Tanh(AbstractElementwise):
     - **Source**: Hopfield (1984), doi:10.1073/pnas.81.10.3088; arXiv:2008.06996, section 2.
     """
 
-    beta: Scalar = positive()
+    beta: Scalar = eqx.field(metadata=POSITIVE)
 
     convex: ClassVar[bool] = True
 
@@ -207,7 +207,7 @@ class Exp(AbstractElementwise):
     - **Source**: Demircigil et al., arXiv:1702.01929, equation 3.
     """
 
-    beta: Scalar = positive()
+    beta: Scalar = eqx.field(metadata=POSITIVE)
 
     convex: ClassVar[bool] = True
 
@@ -245,7 +245,7 @@ class Rexp(AbstractElementwise):
     - **Source**: the `rexp` Lagrangian of HAMUX 0.1 (Hoover et al., arXiv:2308.01421 gives the family).
     """
 
-    beta: Scalar = positive()
+    beta: Scalar = eqx.field(metadata=POSITIVE)
 
     convex: ClassVar[bool] = True
 
@@ -283,7 +283,7 @@ class SoftThreshold(AbstractElementwise):
     - **Source**: the locally competitive algorithm, Rozell et al. (2008), doi:10.1162/neco.2008.03-07-486.
     """
 
-    lam: Scalar = nonnegative()
+    lam: Scalar = eqx.field(metadata=NONNEGATIVE)
 
     convex: ClassVar[bool] = True
 

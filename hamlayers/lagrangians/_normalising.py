@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool
 
 from .. import _numerics as nx
 from .._checks import as_axes, as_axis_argument, as_finite, as_positive_scalar
-from .._domain import positive
+from .._domain import POSITIVE
 from .._typing import FloatArray, FloatLike, Scalar, ScalarLike
 from ._base import AbstractLagrangian
 
@@ -39,7 +39,7 @@ class Softmax(AbstractLagrangian):
     - **Source**: Ramsauer et al., arXiv:2008.02217, equation 1; arXiv:2008.06996, model B.
     """
 
-    beta: Scalar = positive()
+    beta: Scalar = eqx.field(metadata=POSITIVE)
     axis: Axis = eqx.field(static=True)
 
     convex: ClassVar[bool] = True
@@ -84,7 +84,7 @@ class Ghostmax(AbstractLagrangian):
     - **Source**: HAMUX 0.2 (`lagr_ghostmax`); the activation is the "quiet" softmax of Miller (2023).
     """
 
-    beta: Scalar = positive()
+    beta: Scalar = eqx.field(metadata=POSITIVE)
     axis: Axis = eqx.field(static=True)
 
     convex: ClassVar[bool] = True
@@ -140,9 +140,9 @@ class LayerNorm(AbstractLagrangian):
     - **Source**: arXiv:2107.06446, table 1; with tokens, Hoover et al., arXiv:2302.07253, equation 3.
     """
 
-    gamma: Scalar = positive()
+    gamma: Scalar = eqx.field(metadata=POSITIVE)
     delta: FloatArray
-    eps: Scalar = positive()
+    eps: Scalar = eqx.field(metadata=POSITIVE)
     axis: Axis = eqx.field(static=True)
 
     convex: ClassVar[bool] = True
@@ -211,9 +211,9 @@ class SphericalNorm(AbstractLagrangian):
     - **Source**: arXiv:2008.06996, model C; arXiv:2107.06446, table 1.
     """
 
-    gamma: Scalar = positive()
+    gamma: Scalar = eqx.field(metadata=POSITIVE)
     delta: FloatArray
-    eps: Scalar = positive()
+    eps: Scalar = eqx.field(metadata=POSITIVE)
     axis: Axis = eqx.field(static=True)
 
     convex: ClassVar[bool] = True

@@ -1,6 +1,6 @@
 """Training: losses and learning rules for energy networks, a loop that loses nothing, and its checkpoints."""
 
-from .._domain import nonnegative as nonnegative, positive as positive
+from .._domain import NONNEGATIVE as NONNEGATIVE, POSITIVE as POSITIVE
 from ._classification import Classification as Classification, Prediction as Prediction
 from ._contrastive_divergence import ContrastiveDivergence as ContrastiveDivergence
 from ._contrastive_hebbian import ContrastiveHebbian as ContrastiveHebbian

@@ -21,7 +21,7 @@ def partition(model: PyTree, *, freeze: Where | None = None) -> tuple[PyTree, Py
 
     The trained arrays are all floating-point ones that `freeze` does not hold. They come in coordinates without
     bounds, so that whatever an optimiser does to them is a valid model: a positive parameter (an inverse temperature, a
-    time constant, a scale: the fields declared with [`positive`][hamlayers.training.positive]) as
+    time constant, a scale: the fields declared with [`POSITIVE`][hamlayers.training.POSITIVE]) as
     `log(exp(p) - 1)`, of which it is the softplus; one `>= 0` as itself, its absolute value counting; any other as it
     is. (The slopes of a spline and the weights of a basis of ReLUs take care of themselves.) Far above 1 that is the
     parameter itself, far below 1 its logarithm.
