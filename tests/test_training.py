@@ -615,6 +615,46 @@ def test_a_loader_that_fails_costs_nothing(tmp_path: Path) -> None:
     assert hl.describe(tmp_path / "step_000000009.safetensors")["info"]["step"] == 9
 
 
+def test_an_error_before_the_first_step_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="takes no step"):
+        fit(loss=untraced, checkpoint=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_accumulated_gradients_and_frozen_parts_resume_to_the_same_bits(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {
+        "model": (Line(1.0, 2.0), {"key": jax.random.key(3), "count": jnp.arange(3), "host": np.ones(2), "rate": 0.5}),
+        "loss": lambda model, batch, key: noisy(model[0], batch, key),
+        "optimizer": optax.MultiSteps(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.05)), 4),
+        "batch_size": 7,
+        "steps": 23,
+        "log_every": 1,
+        "freeze": lambda model: [model[0].offset],
+    }
+    whole = fit(**arguments)
+    with pytest.raises(Stop):  # in the middle of an accumulation
+        fit(**arguments, checkpoint=tmp_path, callbacks=stopping_at(10))
+    resumed = fit(**arguments, checkpoint=tmp_path)
+    same(
+        (resumed.model[0], resumed.state.opt_state, resumed.losses),
+        (whole.model[0], whole.state.opt_state, whole.losses),
+    )
+    assert float(resumed.model[0].offset) == 2.0
+    assert jax.random.key_data(resumed.model[1]["key"]).tolist() == jax.random.key_data(jax.random.key(3)).tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_parameters_keep_their_dtype(dtype: str, x64: None) -> None:
+    layer = hl.Layer(lg.Tanh(jnp.asarray(2.0, dtype)), 3, tau=jnp.asarray(1.0, dtype), bias=jnp.ones(3, dtype))
+
+    def loss(model: hl.Layer, batch: Any, key: Any) -> Array:
+        return jnp.mean(jnp.square(jax.vmap(model.activation)(batch)))
+
+    found = fit(model=layer, loss=loss, data=2 * jnp.ones((4, 3), dtype), steps=5)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(found.model)} == {dtype}
+    assert found.losses[-1] < found.losses[0]
+
+
 def test_old_checkpoints_make_way(tmp_path: Path) -> None:
     fit(checkpoint=training.Checkpoint(tmp_path, every=3, keep=3))
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"step_{step:09d}.safetensors" for step in (15, 18, 20)]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .._domain import Domain, domain_at
-from .._typing import FloatArray
+from .._typing import FloatArray, FloatLike
 
 
 Where = Callable[[Any], Any]
@@ -70,12 +70,13 @@ def _without(mask: PyTree, freeze: Where) -> PyTree:
         raise ValueError(f"partition: `freeze` must return parts of the model: {error}") from error
 
 
-def _map(function: Callable[[Domain, FloatArray], FloatArray], params: PyTree) -> PyTree:
+def _map(function: Callable[[Domain, Any], FloatArray], params: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: function(domain_at(params, path), leaf), params)
 
 
-def _unbounded(domain: Domain, value: FloatArray) -> FloatArray:
-    """The inverse of [`_bounded`][], strongly typed."""
+def _unbounded(domain: Domain, value: FloatLike) -> FloatArray:
+    """The inverse of [`_bounded`][], strongly typed, and on the device if it was NumPy's."""
+    value = jnp.asarray(value)
     value = jax.lax.convert_element_type(value, value.dtype)
     return value + jnp.log(-jnp.expm1(-value)) if domain == "positive" else value
 

@@ -187,8 +187,8 @@ class Run:
 
     def _save(self) -> None:
         checkpoint = self._plan.checkpoint
-        if checkpoint is None or (self._saved == self.step and self._stopped is None):
-            return
+        if checkpoint is None or ((self._saved or 0) == self.step and self._stopped is None):
+            return  # nothing new; a mistake in the very first step leaves no file, which the mended run would refuse
         state = self._programs.state(self._at)
         if not bool(all_finite(state.params)):
             self._end(f"the parameters after step {self.step} are not finite: try a smaller learning rate, or clipping")
