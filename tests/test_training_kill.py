@@ -28,8 +28,8 @@ STEPS = 400
 
 def loss(model, batch, key):
     hidden = jax.random.bernoulli(key, 0.3, batch.shape)
-    settled = jax.vmap(lambda x: hl.settle(model, {"image": x}, max_steps=3, throw=False).state["image"])
-    recalled = jax.vmap(model.layers["image"].activation)(settled(jnp.where(hidden, 0.0, batch)))
+    swept = lambda x: model.drive(model.activations(model.complete({"image": x})))["image"]  # a sweep: quick to compile
+    recalled = jax.vmap(model.layers["image"].activation)(jax.vmap(swept)(jnp.where(hidden, 0.0, batch)))
     return jnp.mean((recalled - batch) ** 2), {"hidden": jnp.mean(hidden.astype(jnp.float32))}
 
 
@@ -105,7 +105,7 @@ def test_a_run_killed_twenty_times_ends_with_the_same_bits(tmp_path: Path) -> No
         while ended.count("killed") < KILLS:
             assert len(ended) < 60, ended
             # most of them while it trains and saves, as fast as it can; some while it starts, compiles or resumes
-            ended.append(run(broken, 1, rng.uniform(0, 0.15) if rng.random() < 0.8 else -rng.uniform(0, 4)))
+            ended.append(run(broken, 1, rng.uniform(0, 0.15) if rng.random() < 0.8 else -rng.uniform(0, 2)))
             steps.append(max((int(path.name[5:14]) for path in broken.glob("step_*")), default=0))
             if (broken / "end.npz").exists():  # it got to its end: from the start again, those kills count too
                 assert_same(whole, broken)
