@@ -7,13 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from helpers import assert_within
 from hypothesis import given, strategies as st
 from jax.flatten_util import ravel_pytree
 
 import hamlayers as hl
-from hamlayers import synapses
+from hamlayers import synapses, training
 from hamlayers.training import (
     Classification,
     ContrastiveDivergence,
@@ -418,3 +419,23 @@ def test_what_cannot_be_held_or_scored_is_refused() -> None:
         Recall("v", Noise(0.5), cost="cross_entropy").check(memory(hl.SigmoidLayer(6)), 5 * patterns)
     with pytest.raises(TypeError, match="`key` must be a PRNG key"):
         Recall("v", Noise(0.5))(memory(hl.TanhLayer(6)), patterns)
+
+
+# --- in the loop ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["classification", "propagation", "recall of a mask", "contrast"])
+def test_the_loop_takes_the_losses_with_their_arrays_traced(name: str) -> None:
+    """In a program of `fit` masks, nudges and temperatures are arguments; the loss falls all the same."""
+    model = chain()
+    x, labels = examples(15)
+    mask = np.arange(SHOWN) < 2
+    loss, data = {
+        "classification": (Classification("x", "y", rtol=1e-3), (x, labels)),
+        "propagation": (Classification("x", "y", rtol=1e-3, gradient=hl.EquilibriumPropagation(1e-2)), (x, labels)),
+        "recall of a mask": (Recall("x", Hide(mask=mask), hold_seen=True, rtol=1e-3), x),
+        "contrast": (ContrastiveHebbian("x", "y", nudge=0.1, rtol=1e-3), (x, labels)),
+    }[name]
+    found = training.fit(model, loss, data, optimizer=optax.adam(0.02), steps=30, key=jax.random.key(0))
+    assert np.mean(found.losses[-5:]) < np.mean(found.losses[:5])
+    assert np.max(found.history["unconverged"].values) == 0
