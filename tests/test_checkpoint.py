@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def test_every_wide_dtype_comes_back(dtype: str, tmp_path: Path, x64: None) -> N
     )
 )
 def test_any_tree_comes_back(tree: Any) -> None:
-    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"hamlayers-test-{os.getpid()}"
+    path = Path(tempfile.gettempdir()) / f"hamlayers-test-{os.getpid()}"
     try:
         hl.save(path, tree)
         blank = jax.tree.map(lambda leaf: leaf if isinstance(leaf, np.ndarray) else type(leaf)(0), tree)
