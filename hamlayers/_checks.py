@@ -1,14 +1,18 @@
 """Validation of what users hand in, with messages that name the culprit.
 
-Structure (types, shapes, signs of numbers that are known now) raises `TypeError` or `ValueError` at once. Values
-that are traced, hence known only when the compiled program runs, go through `equinox.error_if`.
+Structure (types, shapes) raises `TypeError` or `ValueError` at once, and so does a value of a parameter wherever it is
+concrete: outside of jax's transformations, under an eager `jax.grad`, `jvp` or `vmap`, and for a constant within
+`jax.jit`. A value that only the compiled program knows cannot raise: a constructor puts no host callback into a program
+(one that holds a callback can be neither exported, nor lowered for another platform, nor kept in jax's persistent
+compilation cache). There, an invalid parameter becomes NaN, and with it all that follows, derivatives included.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
-import equinox as eqx
 import jax
 import jax.core
+import jax.custom_batching
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
@@ -31,47 +35,88 @@ def as_parameter(owner: str, name: str, value: Any) -> FloatArray:
     """A parameter as a strongly typed floating-point array: Python and NumPy integers are accepted as numbers."""
     if isinstance(value, (bool, np.bool_)) or value is None or isinstance(value, (str, bytes)):
         raise TypeError(f"{owner}: `{name}` must be a real number or array, got {value!r}.")
-    if isinstance(value, (int, float, np.number)):
-        return jnp.asarray(value, jnp.result_type(float)) if np.isrealobj(value) else as_float_array(owner, name, value)
-    if isinstance(value, (list, tuple)):
-        try:
-            return jnp.asarray(np.asarray(value, dtype=float), jnp.result_type(float))
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{owner}: `{name}` must be a real number or array, got {value!r}.") from error
-    array = as_float_array(owner, name, value)
-    return jax.lax.convert_element_type(array, array.dtype)
+    with jax.ensure_compile_time_eval():  # under `jax.jit`, a constant stays one
+        if isinstance(value, (int, float, np.number)) and np.isrealobj(value):
+            return jnp.asarray(value, jnp.result_type(float))
+        if isinstance(value, (list, tuple)):
+            try:
+                return jnp.asarray(np.asarray(value, dtype=float), jnp.result_type(float))
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"{owner}: `{name}` must be a real number or array, got {value!r}.") from error
+        array = as_float_array(owner, name, value)
+        return jax.lax.convert_element_type(array, array.dtype)
 
 
-def as_positive_scalar(owner: str, name: str, value: Any) -> Scalar:
-    """A scalar parameter `> 0` and finite: `ValueError` now if its value is known, an error at run time if traced."""
+def _as_scalar(owner: str, name: str, value: Any) -> Scalar:
     array = as_parameter(owner, name, value)
     if array.shape != ():
         raise ValueError(f"{owner}: `{name}` must be a scalar, got an array of shape {array.shape}.")
-    return require(owner, array, (array > 0) & jnp.isfinite(array), f"`{name}` must be positive and finite")
+    return array
+
+
+def as_positive_scalar(owner: str, name: str, value: Any) -> Scalar:
+    """A scalar parameter `> 0` and finite: `ValueError` for another that is concrete, NaN for one that is traced."""
+    array = _as_scalar(owner, name, value)
+    return require(owner, array, lambda a: (a > 0) & jnp.isfinite(a), f"`{name}` must be positive and finite")
 
 
 def as_nonnegative_scalar(owner: str, name: str, value: Any) -> Scalar:
     """A scalar parameter `>= 0` and finite, checked as in [`as_positive_scalar`][]."""
-    array = as_parameter(owner, name, value)
-    if array.shape != ():
-        raise ValueError(f"{owner}: `{name}` must be a scalar, got an array of shape {array.shape}.")
-    return require(owner, array, (array >= 0) & jnp.isfinite(array), f"`{name}` must be non-negative and finite")
+    array = _as_scalar(owner, name, value)
+    return require(owner, array, lambda a: (a >= 0) & jnp.isfinite(a), f"`{name}` must be non-negative and finite")
 
 
 def as_finite(owner: str, name: str, value: Any) -> FloatArray:
-    """An array parameter without NaN or infinity."""
+    """An array parameter without NaN or infinity, checked as in [`as_positive_scalar`][]."""
     array = as_parameter(owner, name, value)
-    return require(owner, array, jnp.all(jnp.isfinite(array)), f"`{name}` must be finite")
+    return require(owner, array, lambda a: jnp.all(jnp.isfinite(a)), f"`{name}` must be finite")
 
 
-def require(owner: str, array: FloatArray, ok: Bool[Array, ""], need: str) -> FloatArray:
-    """`array` itself where `ok`; an error saying what is needed, and what was given where that is known."""
-    if isinstance(ok, jax.core.Tracer):
-        return eqx.error_if(array, ~ok, f"{owner}: {need}.")
-    if not bool(ok):
-        given = f"got {np.asarray(array)!r}" if array.size <= 8 else f"got an array of shape {array.shape}"
-        raise ValueError(f"{owner}: {need}, {given}.")
-    return array
+def require(owner: str, array: FloatArray, holds: Callable[[FloatArray], Bool[Array, ""]], need: str) -> FloatArray:
+    """`array` itself where it `holds`; else an error that says what is needed and what was given, or NaN if traced.
+
+    What is judged is the primal value, which is concrete under an eager `jax.grad`. The NaN is a factor, 1 where the
+    array is valid, so that the derivative by an invalid one is NaN as well, and not the 0 of a branch not taken.
+    """
+    with jax.ensure_compile_time_eval():
+        given = jax.lax.stop_gradient(array)
+        ok = holds(given)
+        if not isinstance(ok, jax.core.Tracer):
+            _refuse(owner, need, given[None], np.asarray(ok)[None])
+            return array
+    ok = _judged_in_vmap(owner, need)(ok, given)
+    return array * jnp.where(ok, 1.0, jnp.nan).astype(array.dtype)
+
+
+def _refuse(owner: str, need: str, given: FloatArray, ok: Bool[np.ndarray, " batch"]) -> None:
+    """`ValueError` for the first of a batch of arrays that is not `ok`."""
+    if np.all(ok):
+        return
+    first = np.asarray(given[int(np.argmin(ok))])
+    said = f"got {first!r}" if first.size <= 8 else f"got an array of shape {first.shape}"
+    where = "" if ok.size == 1 else f", as number {int(np.argmin(ok))} of the {ok.size} under `jax.vmap`"
+    raise ValueError(f"{owner}: {need}, {said}{where}.")
+
+
+def _judged_in_vmap(owner: str, need: str) -> Callable[[Bool[Array, "*b"], FloatArray], Bool[Array, "*b"]]:
+    """`ok` unchanged; under an eager `jax.vmap`, where only the rule of batching sees values, the error of `require`.
+
+    It does nothing under `jax.jit`.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def judged(ok: Bool[Array, "*b"], given: FloatArray) -> Bool[Array, "*b"]:
+        return ok
+
+    @judged.def_vmap
+    def _(size: int, batched: list[bool], ok: Bool[Array, "*b"], given: FloatArray) -> tuple[Bool[Array, "*b"], bool]:
+        if isinstance(ok, jax.core.Tracer):
+            return judged(ok, given), batched[0]
+        flat = np.asarray(ok).reshape(-1)
+        _refuse(owner, need, given.reshape(flat.size, *given.shape[ok.ndim :]), flat)
+        return ok, batched[0]
+
+    return judged
 
 
 def is_number(value: Any) -> bool:

@@ -26,7 +26,6 @@ class Row(NamedTuple):
 
     - `close`: how far a value may be from the expected one, in units of the machine precision of its dtype times the
       largest of its magnitudes.
-    - `at_run_time`: the error comes out of a compiled program, hence not from a line of the library.
     """
 
     name: str
@@ -37,7 +36,6 @@ class Row(NamedTuple):
     close: float = 16
     dtype: str | None = None
     x64: bool = False
-    at_run_time: bool = False
 
 
 def gives(name: str, value: Any, call: Callable[[], Any], **options: Any) -> Row:
@@ -66,12 +64,12 @@ def _judge_error(row: Row, kind: type[Exception]) -> str | None:
     except Exception as error:
         message = str(error)
         lacking = [word for word in row.words if word not in message]
-        if type(error) is not kind and not (row.at_run_time and isinstance(error, kind)):
+        if type(error) is not kind:
             return f"{type(error).__name__} and not {kind.__name__}: {message[:300]}"
         if lacking:
             return f"the message lacks {lacking}: {message[:300]}"
         last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if not row.at_run_time and LIBRARY not in last.parents:
+        if LIBRARY not in last.parents:
             return f"raised in {last}, not by the library: {message[:300]}"
         return None
     return f"no error but {found!r}"

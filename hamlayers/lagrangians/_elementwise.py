@@ -121,7 +121,7 @@ class Sigmoid(AbstractElementwise):
     - `beta`: inverse temperature, `> 0`, in units of `1 / [x]`.
     - `scale`: the largest activation, `> 0`.
 
-    - **Raises**: `ValueError` unless both are positive and finite (at run time if traced).
+    - **Raises**: `ValueError` unless both are positive and finite (NaN instead if traced within `jax.jit`).
     - **Error**: a few units in the last place of the largest term, for every finite `x`; derivatives in the tails
       keep their relative precision.
     - **Source**: arXiv:2107.06446, table 1.
@@ -164,7 +164,7 @@ class Tanh(AbstractElementwise):
 
     - `beta`: inverse temperature, `> 0`, in units of `1 / [x]`.
 
-    - **Raises**: `ValueError` unless `beta` is positive and finite (at run time if traced).
+    - **Raises**: `ValueError` unless `beta` is positive and finite (NaN instead if traced within `jax.jit`).
     - **Error**: a few units in the last place, for every finite `x`; derivatives in the tails keep their relative
       precision.
     - **Source**: Hopfield (1984), doi:10.1073/pnas.81.10.3088; arXiv:2008.06996, section 2.
@@ -203,7 +203,7 @@ class Exp(AbstractElementwise):
 
     - `beta`: inverse temperature, `> 0`, in units of `1 / [x]`.
 
-    - **Raises**: `ValueError` unless `beta` is positive and finite (at run time if traced).
+    - **Raises**: `ValueError` unless `beta` is positive and finite (NaN instead if traced within `jax.jit`).
     - **Source**: Demircigil et al., arXiv:1702.01929, equation 3.
     """
 
@@ -241,7 +241,7 @@ class Rexp(AbstractElementwise):
 
     - `beta`: inverse temperature, `> 0`, in units of `1 / [x]`.
 
-    - **Raises**: `ValueError` unless `beta` is positive and finite (at run time if traced).
+    - **Raises**: `ValueError` unless `beta` is positive and finite (NaN instead if traced within `jax.jit`).
     - **Source**: the `rexp` Lagrangian of HAMUX 0.1 (Hoover et al., arXiv:2308.01421 gives the family).
     """
 
@@ -279,7 +279,7 @@ class SoftThreshold(AbstractElementwise):
 
     - `lam`: the threshold, `>= 0`, in units of `x`.
 
-    - **Raises**: `ValueError` unless `lam` is non-negative and finite (at run time if traced).
+    - **Raises**: `ValueError` unless `lam` is non-negative and finite (NaN instead if traced within `jax.jit`).
     - **Source**: the locally competitive algorithm, Rozell et al. (2008), doi:10.1162/neco.2008.03-07-486.
     """
 

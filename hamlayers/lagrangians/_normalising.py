@@ -33,8 +33,8 @@ class Softmax(AbstractLagrangian):
     - `beta`: inverse temperature, `> 0`, in units of `1 / [x]`.
     - `axis`: the axis, or axes, that compete; `None` for all. Default: the last.
 
-    - **Raises**: `ValueError` unless `beta` is positive and finite (at run time if traced), and for an axis that the
-      state does not have; `TypeError` for an `axis` that is not an int, a tuple of ints or `None`.
+    - **Raises**: `ValueError` unless `beta` is positive and finite (NaN instead if traced within `jax.jit`), and for
+      an axis that the state does not have; `TypeError` for an `axis` that is not an int, a tuple of ints or `None`.
     - **Error**: no overflow for any finite `x` and `beta`; a few units in the last place.
     - **Source**: Ramsauer et al., arXiv:2008.02217, equation 1; arXiv:2008.06996, model B.
     """
@@ -134,8 +134,8 @@ class LayerNorm(AbstractLagrangian):
     - `axis`: the axis, or axes, to normalise over; `None` for all. Default: the last.
     - `eps`: added to the variance, `> 0`, in units of `x^2`.
 
-    - **Raises**: `ValueError` unless `gamma` and `eps` are positive and finite and `delta` finite (at run time if
-      traced), for an axis that the state does not have, and for a `delta` that does not broadcast.
+    - **Raises**: `ValueError` unless `gamma` and `eps` are positive and finite and `delta` finite (NaN instead if
+      traced within `jax.jit`), for an axis that the state does not have, and for a `delta` that does not broadcast.
     - **Error**: no overflow for any finite `x` whose result is representable.
     - **Source**: arXiv:2107.06446, table 1; with tokens, Hoover et al., arXiv:2302.07253, equation 3.
     """

@@ -61,7 +61,7 @@ class ReLUBasis(AbstractElementwise):
             raise ValueError(
                 f"ReLUBasis: `weights` must have the shape of `knots` {self.knots.shape}, got {given.shape}."
             )
-        self.weights = checks.require("ReLUBasis", given, jnp.all(given >= 0), "`weights` must be non-negative")
+        self.weights = checks.require("ReLUBasis", given, lambda a: jnp.all(a >= 0), "`weights` must be non-negative")
         self.axis = as_single_axis("ReLUBasis", axis)
 
     @classmethod

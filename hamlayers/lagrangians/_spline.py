@@ -88,7 +88,7 @@ class Spline(AbstractElementwise):
                 f"Spline: `slopes` of {self.grid!r} must have shape ({wanted},) or (groups, {wanted}), "
                 f"got {given.shape}."
             )
-        self.slopes = checks.require("Spline", given, jnp.all(given >= 0), "`slopes` must be non-negative")
+        self.slopes = checks.require("Spline", given, lambda a: jnp.all(a >= 0), "`slopes` must be non-negative")
         start = checks.as_finite("Spline", "offset", offset)
         if start.shape not in ((), given.shape[:-1]):
             raise ValueError(f"Spline: `offset` must be a scalar or one for each group, got shape {start.shape}.")

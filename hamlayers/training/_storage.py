@@ -69,7 +69,9 @@ def pseudo_inverse(patterns: FloatLike, *, self_coupling: bool = True, rtol: flo
     limit = max(rows.shape) * float(jnp.finfo(rows.dtype).eps) if rtol is None else rtol
     kept = (sizes > limit * sizes[0]).astype(rows.dtype)
     spanned = jnp.sum(kept) < rows.shape[1]
-    axes = require("pseudo_inverse", axes, spanned, f"`patterns` must span less than all {rows.shape[1]} dimensions")
+    axes = require(
+        "pseudo_inverse", axes, lambda _: spanned, f"`patterns` must span less than all {rows.shape[1]} dimensions"
+    )
     return _synapse((axes * kept[:, None]).T @ axes, keep)
 
 

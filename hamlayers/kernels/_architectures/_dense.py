@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Key, PyTree
 
 from ... import lagrangians
-from ..._checks import as_parameter
+from ..._checks import as_nonnegative_scalar
 from ..._typing import FloatArray, Scalar, ScalarLike
 from .._duals._base import AbstractDual
 from .._duals._registry import dual as dual_of
@@ -20,17 +20,6 @@ from ._net import AbstractNet, Rank
 
 
 Parameterization = Literal["ntk", "standard"]
-
-
-def as_std(owner: str, name: str, value: ScalarLike) -> Scalar:
-    """A standard deviation: `ValueError` now below 0, NaN in a transformation (no callback in compiled kernels)."""
-    array = as_parameter(owner, name, value)
-    if array.shape != ():
-        raise ValueError(f"{owner}: `{name}` must be a scalar, got an array of shape {array.shape}.")
-    ok = (array >= 0) & jnp.isfinite(array)
-    if not isinstance(ok, jax.core.Tracer) and not bool(ok):
-        raise ValueError(f"{owner}: `{name}` must be non-negative and finite, got {float(array)!r}.")
-    return jnp.where(ok, array, jnp.nan)
 
 
 def as_width(owner: str, width: Any) -> int | None:
@@ -68,8 +57,8 @@ class Weights(eqx.Module):
         if isinstance(w_std, (int, np.integer)) and w_std > 16:
             hint = f"write `width={w_std}` if a number of outputs is meant, else a float"
             raise ValueError(f"{owner}: `w_std` is a standard deviation, got the integer {w_std}: {hint}.")
-        self.w_std = as_std(owner, "w_std", w_std)
-        self.b_std = as_std(owner, "b_std", b_std)
+        self.w_std = as_nonnegative_scalar(owner, "w_std", w_std)
+        self.b_std = as_nonnegative_scalar(owner, "b_std", b_std)
         self.width = as_width(owner, width)
         self.parameterization = as_parameterization(owner, parameterization)
 

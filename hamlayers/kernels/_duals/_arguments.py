@@ -10,14 +10,14 @@ from ..._typing import Scalar
 
 
 def as_scalar(owner: str, name: str, value: Any, *, least: float | None = None) -> Scalar:
-    """A finite scalar parameter, and at least `least`: `ValueError` now if its value is known, else at run time."""
+    """A finite scalar parameter, and at least `least`: `ValueError` for others, NaN if traced."""
     array = as_parameter(owner, name, value)
     if array.shape != ():
         raise ValueError(f"{owner}: `{name}` must be a scalar, got an array of shape {array.shape}.")
-    ok = jnp.isfinite(array)
     if least is None:
-        return require(owner, array, ok, f"`{name}` must be finite")
-    return require(owner, array, ok & (array >= least), f"`{name}` must be finite and at least {least:g}")
+        return require(owner, array, jnp.isfinite, f"`{name}` must be finite")
+    holds = lambda a: jnp.isfinite(a) & (a >= least)  # noqa: E731
+    return require(owner, array, holds, f"`{name}` must be finite and at least {least:g}")
 
 
 def as_count(owner: str, name: str, value: Any, most: int) -> int:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Real
 
-from ..._checks import as_float_array, as_nonnegative_scalar, as_parameter, as_positive_scalar
+from ..._checks import as_float_array, as_nonnegative_scalar
 from ..._typing import FloatArray, FloatLike, Scalar
 
 
@@ -83,28 +83,6 @@ def as_known_array(owner: str, name: str, value: Any) -> FloatArray:
     if known(array) and not _is_finite(array):
         raise ValueError(f"{owner}: `{name}` must be finite, got NaN or infinity in an array of shape {array.shape}.")
     return array
-
-
-def as_positive(owner: str, name: str, value: Any) -> Scalar:
-    """A positive number: `ValueError` for others that are known, NaN for others that are traced."""
-    if known(value):
-        with at_once():
-            return as_positive_scalar(owner, name, value)
-    array = as_parameter(owner, name, value)
-    if array.shape != ():
-        raise ValueError(f"{owner}: `{name}` must be a scalar, got an array of shape {array.shape}.")
-    return jnp.where((array > 0) & jnp.isfinite(array), array, jnp.nan)
-
-
-def as_nonnegative(owner: str, name: str, value: Any) -> Scalar:
-    """A number of at least 0, checked as in `as_positive`."""
-    if known(value):
-        with at_once():
-            return as_nonnegative_scalar(owner, name, value)
-    array = as_parameter(owner, name, value)
-    if array.shape != ():
-        raise ValueError(f"{owner}: `{name}` must be a scalar, got an array of shape {array.shape}.")
-    return jnp.where((array >= 0) & jnp.isfinite(array), array, jnp.nan)
 
 
 def widened(tree: Any) -> Any:
@@ -202,7 +180,7 @@ def as_test_kernel(owner: str, name: str, value: Any, kernel: FloatArray) -> Flo
 
 def regularised(owner: str, kernel: FloatArray, diag_reg: Any) -> FloatArray:
     """The kernel with `diag_reg` times the mean of its diagonal added to the diagonal."""
-    share = as_nonnegative(owner, "diag_reg", diag_reg)
+    share = as_nonnegative_scalar(owner, "diag_reg", diag_reg)
     with at_once(kernel, share):
         share = share.astype(kernel.dtype)
         return kernel + share * jnp.mean(jnp.diagonal(kernel)) * jnp.eye(kernel.shape[0], dtype=kernel.dtype)

@@ -8,15 +8,13 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 from jaxtyping import Array, Float
 
-from ..._checks import as_flag
+from ..._checks import as_flag, as_nonnegative_scalar, as_positive_scalar
 from ..._typing import FloatArray, FloatLike, Scalar, ScalarLike
 from ._data import (
     Times,
     TrainingData,
     as_kernel,
     as_momentum,
-    as_nonnegative,
-    as_positive,
     as_targets,
     as_test_kernel,
     as_times,
@@ -84,7 +82,7 @@ def gp_posterior(
     with at_once(kernel, targets, test, prior, noise, diag_reg):
         kernel, targets, test, prior = widened((kernel, targets, test, prior))
         kernel = regularised(owner, kernel, diag_reg)
-        variance = as_nonnegative(owner, "noise", noise).astype(kernel.dtype)
+        variance = as_nonnegative_scalar(owner, "noise", noise).astype(kernel.dtype)
         kernel = kernel + variance * jnp.eye(kernel.shape[0], dtype=kernel.dtype)
         if known(kernel):
             eigenvalues = check_eigenvalues(owner, "k_train_train", jnp.linalg.eigvalsh(kernel), dtype)
@@ -222,7 +220,7 @@ def ensemble(
         )
     test, nngp_test, prior = _as_test_kernels(owner, ntk, ntk_test_train, nngp_test_train, nngp_test_test)
     targets, dtype = as_targets(owner, y_train, ntk), ntk.dtype
-    rate = as_positive(owner, "learning_rate", learning_rate)
+    rate = as_positive_scalar(owner, "learning_rate", learning_rate)
     with at_once(ntk, nngp, test, nngp_test, prior, targets, rate, diag_reg):
         ntk, nngp, test, nngp_test, prior, targets = widened((ntk, nngp, test, nngp_test, prior, targets))
         data = TrainingData(

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from ..._checks import as_finite
+from ..._checks import as_finite, as_nonnegative_scalar, as_positive_scalar
 from ..._typing import FloatArray, Scalar, ScalarLike
-from ._data import as_known_array, as_nonnegative, as_positive, at_once, known, same_dtype
+from ._data import as_known_array, known, same_dtype
 
 
 class AbstractLoss(eqx.Module):
@@ -62,7 +62,7 @@ class SquaredHinge(AbstractLoss):
     margin: Scalar
 
     def __init__(self, margin: ScalarLike = 0.5):
-        self.margin = _as_margin("SquaredHinge", margin)
+        self.margin = as_finite("SquaredHinge", "margin", margin)
 
     def __call__(self, f: FloatArray, y: FloatArray) -> Scalar:
         """The loss."""
@@ -92,8 +92,8 @@ class SmoothedHinge(AbstractLoss):
     smoothing: Scalar
 
     def __init__(self, margin: ScalarLike = 1.0, smoothing: ScalarLike = 1e-2):
-        self.margin = _as_margin("SmoothedHinge", margin)
-        self.smoothing = as_positive("SmoothedHinge", "smoothing", smoothing)
+        self.margin = as_finite("SmoothedHinge", "margin", margin)
+        self.smoothing = as_positive_scalar("SmoothedHinge", "smoothing", smoothing)
 
     def __call__(self, f: FloatArray, y: FloatArray) -> Scalar:
         """The loss."""
@@ -148,11 +148,6 @@ def _has_one_output(f: FloatArray) -> bool:
     return f.ndim == 1 or f.shape[1] == 1
 
 
-def _as_margin(owner: str, value: ScalarLike) -> Scalar:
-    with at_once(value):
-        return as_finite(owner, "margin", value)
-
-
 def _check_signs(owner: str, y: FloatArray) -> None:
     if not known(y):
         return
@@ -199,8 +194,8 @@ def margins(f_train: FloatArray, y_train: FloatArray, *, margin: ScalarLike = 0.
             f"margins: `f_train` and `y_train` must have one shape, got {f_train.shape} and {y_train.shape}."
         )
     _check_signs("margins", y_train)
-    goal = _as_margin("margins", margin).astype(f_train.dtype)
-    free = as_nonnegative("margins", "slack", slack).astype(f_train.dtype)
+    goal = as_finite("margins", "margin", margin).astype(f_train.dtype)
+    free = as_nonnegative_scalar("margins", "slack", slack).astype(f_train.dtype)
     reached = f_train * y_train
     below: Bool[Array, "..."] = reached < goal - free
     return Margins(

@@ -7,15 +7,13 @@ import diffrax
 import jax
 import jax.numpy as jnp
 
-from ..._checks import as_flag
+from ..._checks import as_flag, as_nonnegative_scalar, as_positive_scalar
 from ..._typing import FloatArray, FloatLike, Scalar, ScalarLike
 from ._data import (
     AbstractPredictor,
     TrainingData,
     as_kernel,
     as_momentum,
-    as_nonnegative,
-    as_positive,
     as_targets,
     as_test_kernel,
     at_once,
@@ -113,7 +111,7 @@ def gradient_descent(
     _check_solver(solver, stepsize_controller, used=not squared and not steps)
     tolerances = _as_tolerances(rtol, atol, max_steps)
     options = FlowOptions(solver, stepsize_controller, *tolerances, as_flag(OWNER, "throw", throw))
-    rate, dtype = as_positive(OWNER, "learning_rate", learning_rate), kernel.dtype
+    rate, dtype = as_positive_scalar(OWNER, "learning_rate", learning_rate), kernel.dtype
     with at_once(kernel, targets, test, rate, diag_reg, chosen):
         kernel, targets, test = widened((kernel, targets, test))
         data = TrainingData(
@@ -204,7 +202,7 @@ def _check_solver(solver: Any, controller: Any, *, used: bool) -> None:
 
 
 def _as_tolerances(rtol: Any, atol: Any, max_steps: Any) -> tuple[float, float, int]:
-    relative, absolute = (float(as_nonnegative(OWNER, name, v)) for name, v in (("rtol", rtol), ("atol", atol)))
+    relative, absolute = (float(as_nonnegative_scalar(OWNER, name, v)) for name, v in (("rtol", rtol), ("atol", atol)))
     if relative == absolute == 0:
         raise ValueError(f"{OWNER}: one of `rtol` and `atol` must be positive, got 0 for both.")
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
