@@ -206,7 +206,8 @@ def _raise_on_failure(network: HAM, settled: Settled, throw: bool | Literal["ins
         return settled.result.error_if(settled, ~settled.converged) if throw == "inside" else settled
     if bool(settled.converged):
         return settled
-    network, found = jax.lax.stop_gradient((network, settled))  # concrete also where `jax.grad` runs eagerly
+    arrays, others = eqx.partition((network, settled), eqx.is_array)
+    network, found = eqx.combine(jax.lax.stop_gradient(arrays), others)  # concrete also where `jax.grad` runs eagerly
     steps, residual = int(found.steps), float(found.residual)
     figures = (
         f"after {steps} of {max_steps} steps the force has a root mean square of {residual:.3g} and the energy is "

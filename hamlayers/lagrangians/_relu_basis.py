@@ -157,24 +157,32 @@ def _between(
     return np.unique(corners[:-1, None] + shares * np.diff(corners)[:, None])
 
 
-def _beside(x: FloatArray, knots: Knots) -> tuple[FloatArray, FloatArray]:
-    """`x` and the knots with a common last axis for the knots."""
-    return x[..., None], knots.reshape((1,) * x.ndim + (-1,))
+def _beside(x: FloatArray, knots: Knots, weights: Knots) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """`x`, the knots and the weights with a common last axis for the knots.
+
+    A hinge of weight 0 sees an infinite `x` as one of which the square is finite, since `0 * inf` is NaN.
+    """
+    knots, weights = (part.reshape((1,) * x.ndim + (-1,)) for part in (knots, weights))
+    largest = float(jnp.finfo(x.dtype).max) ** 0.5
+    x = x[..., None]
+    return jnp.where(jnp.isinf(x) & (weights == 0), jnp.clip(x, -largest, largest), x), knots, weights
 
 
 def _activation(x: FloatArray, knots: Knots, weights: Knots) -> FloatArray:
-    x, knots = _beside(x, knots)
-    return jnp.sum(weights.reshape(knots.shape) * nx.relu(x - knots), axis=-1)
+    x, knots, weights = _beside(x, knots, weights)
+    return jnp.sum(weights * nx.relu(x - knots), axis=-1)
 
 
 def _value(x: FloatArray, knots: Knots, weights: Knots) -> FloatArray:
-    x, knots = _beside(x, knots)
-    return jnp.sum(weights.reshape(knots.shape) * nx.half_square(nx.relu(x - knots)), axis=-1)
+    x, knots, weights = _beside(x, knots, weights)
+    above = nx.relu(x - knots)
+    return jnp.sum(weights * (above / 2) * above, axis=-1)  # a large square of small weight need not overflow
 
 
 def _energy(x: FloatArray, knots: Knots, weights: Knots) -> FloatArray:
-    x, knots = _beside(x, knots)
-    return jnp.sum(weights.reshape(knots.shape) * nx.relu(x - knots) * (x / 2 + knots / 2), axis=-1)
+    x, knots, weights = _beside(x, knots, weights)
+    right = jnp.maximum(x, knots)  # nothing is multiplied by -inf where the hinge is 0
+    return jnp.sum(weights * nx.relu(x - knots) * (right / 2 + knots / 2), axis=-1)
 
 
 def _inverse(g: FloatArray, knots: Knots, weights: Knots) -> tuple[FloatArray, FloatArray]:
@@ -193,6 +201,6 @@ def _conjugate(g: FloatArray, knots: Knots, weights: Knots) -> FloatArray:
     x, slope = _inverse(*jax.lax.stop_gradient((g, knots, weights)))
     step = jnp.where(slope > 0, (g - _activation(x, knots, weights)) / jnp.where(slope > 0, slope, 1), 0)
     x = x + (step - jax.lax.stop_gradient(step))
-    outside = (g < 0) | ((slope == 0) & (g > 0))
+    outside = (g < 0) | ((slope == 0) & (g > 0)) | jnp.isinf(g)
     result = _energy(x, knots, weights) + x * (g - _activation(x, knots, weights))
     return jnp.where(outside, jnp.inf, result)

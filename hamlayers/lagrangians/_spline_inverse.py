@@ -116,4 +116,4 @@ def conjugate(grid: SplineGrid, splines: Splines, y: Float[Array, "*s"]) -> Floa
     place = found._replace(distance=found.distance + (step - jax.lax.stop_gradient(step)))
     x = place.base + place.distance
     result = energy_at(table, place) + x * (y - activation_at(table, place))
-    return jnp.where(_unreached(grid, table, y, group), jnp.inf, result)
+    return jnp.where(jnp.isinf(y) | _unreached(grid, table, y, group), jnp.inf, result)

@@ -50,12 +50,18 @@ class Table(NamedTuple):
 
 @final
 class Place(NamedTuple):
-    """Where a state lies: its row of the table, the base of that, `x - base` and `1 / width`."""
+    """Where a state lies: its row of the table, the base of that, `x - base` and `1 / width`.
+
+    An infinite state, which is a long way along one of the outer lines, has a `distance` of 0, and is itself `beyond`,
+    0 for all others. So the polynomials see finite numbers, and what the line adds is taken as a limit, without the
+    NaN of `0 * inf`.
+    """
 
     row: Int[Array, "*s"]
     base: Float[Array, "*s"]
     distance: Float[Array, "*s"]
     per_width: Float[Array, "*s"] | float
+    beyond: Float[Array, "*s"] | float = 0.0
 
     @property
     def u(self) -> Float[Array, "*s"]:
@@ -160,7 +166,11 @@ def locate(grid: SplineGrid, x: Float[Array, "*s"], group: Int[Array, "*s"] | No
     """
     row, high, low, per_width = (_locate_uniform if grid.uniform else _locate_given)(grid, jax.lax.stop_gradient(x))
     index = row if group is None else row + group * (grid.pieces + 2)
-    return Place(index, high + low, (x - high) - low, per_width)
+    distance = (x - high) - low
+    infinite = jnp.isinf(distance)
+    return Place(
+        index, high + low, jnp.where(infinite, 0, distance), per_width, beyond=jnp.where(infinite, distance, 0)
+    )
 
 
 def _locate_uniform(
@@ -201,10 +211,17 @@ def _horner(columns: list[Float[Array, "*s"]], u: Float[Array, "*s"]) -> Float[A
     return total
 
 
+def _along(slope: Float[Array, "*s"], beyond: Float[Array, "*s"] | float) -> Float[Array, "*s"]:
+    """`beyond`, to be multiplied by `slope` and by itself: finite where the slope is 0, so that both products are 0."""
+    largest = float(jnp.finfo(slope.dtype).max) ** 0.5
+    return jnp.where(slope == 0, jnp.clip(beyond, -largest, largest), beyond)
+
+
 def activation_at(table: Table, place: Place) -> Float[Array, "*s"]:
     """`g = b_0 + d sum_k b_k u^(k-1)`."""
     first, *others = (lookup(column, place.row) for column in table.coefficients)
-    return first + place.distance * _horner(others, place.u)
+    line = others[0] * _along(others[0], place.beyond)
+    return first + place.distance * _horner(others, place.u) + line
 
 
 def energy_at(table: Table, place: Place) -> Float[Array, "*s"]:
@@ -215,7 +232,9 @@ def energy_at(table: Table, place: Place) -> Float[Array, "*s"]:
         for k, column in enumerate(table.coefficients)
         if k > 0
     ]
-    return lookup(table.integral, place.row) + place.distance * _horner(others, place.u)
+    slope = lookup(table.coefficients[1], place.row) / 2
+    beyond = _along(slope, place.beyond)
+    return lookup(table.integral, place.row) + place.distance * _horner(others, place.u) + slope * beyond * beyond
 
 
 @partial(jax.jit, static_argnums=0)
@@ -230,7 +249,10 @@ def value(grid: SplineGrid, splines: Splines, x: Float[Array, "*s"]) -> Float[Ar
     table, place = make_table(grid, splines, "value"), locate(grid, x, splines.group)
     assert table.integral is not None
     first, *others = (lookup(column, place.row) / (k + 1) for k, column in enumerate(table.coefficients))
-    return lookup(table.integral, place.row) + place.distance * (first + place.distance * _horner(others, place.u))
+    within = place.distance * (first + place.distance * _horner(others, place.u))
+    beyond, level = _along(others[0], place.beyond), jnp.where(others[0] > 0, 0, first)  # the square outgrows the level
+    line = level * _along(level, place.beyond) + others[0] * beyond * beyond
+    return lookup(table.integral, place.row) + within + line
 
 
 @partial(jax.jit, static_argnums=0)
