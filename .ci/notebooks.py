@@ -1,9 +1,13 @@
-"""Run every notebook as a plain script, and check that its paired `.ipynb` has the same cells and no errors."""
+"""Run every notebook as a plain script, and check that its paired `.ipynb` has the same cells and no errors.
+
+Each runs in an empty folder: an installed library is all that it needs.
+"""
 
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jupytext
@@ -37,7 +41,8 @@ def main() -> None:
         print(script.relative_to(ROOT), flush=True)
         check_pair(script)
         environment = {**os.environ, "MPLBACKEND": "agg"}
-        subprocess.run([sys.executable, script], cwd=ROOT, env=environment, check=True)
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, script], cwd=folder, env=environment, check=True)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def main() -> None:
     for script in sorted((ROOT / "notebooks").glob("*.py")):
         notebook_page(script, execute=execute)
     shutil.copy(ROOT / "CHANGELOG.md", ROOT / "docs" / "changelog.md")
+    shutil.copytree(ROOT / "hamlayers" / "tables", ROOT / "docs" / "data", dirs_exist_ok=True)
     call("zensical", "build", "--clean", "--strict")
     pages = list((ROOT / "site").rglob("*.html"))
     loaded = re.compile(r"<(?:script|img|link rel=\"(?:stylesheet|preload|preconnect)\")[^>]*(?:src|href)=\"?https?://")

@@ -21,7 +21,7 @@
 import contextlib
 import csv
 import tempfile
-from pathlib import Path
+from importlib import resources
 
 import equinox as eqx
 import jax
@@ -104,11 +104,8 @@ with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
 
 # %%
 def rows_of(name):
-    for folder in (Path("docs/data"), Path("../docs/data")):
-        if (folder / name).exists():
-            with open(folder / name, newline="") as file:
-                return list(csv.DictReader(file))
-    raise FileNotFoundError(name)
+    with (resources.files("hamlayers") / "tables" / name).open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 rows = rows_of("activations.csv")

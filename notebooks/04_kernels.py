@@ -19,7 +19,7 @@
 
 # %%
 import csv
-from pathlib import Path
+from importlib import resources
 
 import jax
 import jax.numpy as jnp
@@ -124,11 +124,8 @@ assert all(np.all(np.diff(loss) <= 1e-12) for loss in losses.values())
 
 # %%
 def rows_of(name):
-    for folder in (Path("docs/data"), Path("../docs/data")):
-        if (folder / name).exists():
-            with open(folder / name, newline="") as file:
-                return list(csv.DictReader(file))
-    raise FileNotFoundError(name)
+    with (resources.files("hamlayers") / "tables" / name).open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 rows = [row for row in rows_of("jamming.csv") if row["width"] != "inf"]

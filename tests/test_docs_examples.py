@@ -1,20 +1,31 @@
-"""Every Python example of the README, the documentation and the docstrings runs.
+"""Every Python example of the README, the documentation and the docstrings runs, and prints what is shown below it.
 
 A block follows on from the one before it when its opening line is ```` ```python { .continuation } ````;
-```` ```python { .notest } ```` is for what cannot run here.
+```` ```python { .notest } ```` is for what cannot run here. A ```` ```text ```` block is what the Python block above
+it prints, however the lines are broken; `...` stands for anything.
 """
 
 import ast
+import contextlib
 import inspect
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"^```(?:python|py)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(python|py|text)\b([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+class Part(NamedTuple):
+    """One block of an example, and what it is said to print."""
+
+    code: str
+    shown: str | None
 
 
 def _texts() -> Iterator[tuple[str, str]]:
@@ -30,25 +41,49 @@ def _texts() -> Iterator[tuple[str, str]]:
                     yield f"{path.relative_to(ROOT)}:{getattr(node, 'name', '')}", inspect.cleandoc(text)
 
 
-def _examples() -> Iterator[tuple[str, str]]:
+def _examples() -> Iterator[tuple[str, list[Part]]]:
     """Blocks that follow on from one another run together, once, as far as the last of them that can run here."""
     for name, text in _texts():
-        code, runs = "", {}
-        for index, match in enumerate(BLOCK.finditer(text), start=1):
-            options, block = re.findall(r"\w+", match[1]), match[2]
+        parts, runs, index = [], {}, 0
+        for kind, options, block in BLOCK.findall(text):
+            if kind == "text":
+                assert parts, f"{name} shows the output of no block"
+                assert parts[-1].shown is None, f"{name} shows the output of a block twice"
+                parts[-1] = parts[-1]._replace(shown=block)
+                continue
+            index += 1
             if "continuation" not in options:
                 yield from runs.items()
-                code, runs = "", {}
-            code += block
+                parts, runs = [], {}
+            parts.append(Part(block, None))
             if "notest" not in options:
-                runs = {f"{name}#{index}": code}
+                runs = {f"{name}#{index}": parts}
         yield from runs.items()
 
 
 EXAMPLES = dict(_examples())
 
 
+def _agrees(shown: str, printed: str) -> bool:
+    pattern = ".*".join(re.escape(" ".join(part.split())) for part in shown.split("..."))
+    return re.fullmatch(pattern.replace(r".*\ ", ".*").replace(r"\ .*", ".*"), " ".join(printed.split())) is not None
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(EXAMPLES[name], name, "exec"), {"__name__": "example"})
+    names = {"__name__": "example"}
+    for part in EXAMPLES[name]:
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(compile(part.code, name, "exec"), names)
+        if part.shown is not None:
+            assert _agrees(part.shown, output.getvalue()), f"it prints:\n{output.getvalue()}"
+
+
+def test_output_is_compared() -> None:
+    """But for the breaks of lines, and what `...` leaves out."""
+    assert _agrees("a 0.5\n  b ...\n", "a  0.5 b c\n\n")
+    assert _agrees("a ... c", "a b c")
+    assert not _agrees("a 0.5", "a 0.25")
+    assert not _agrees("a ...", "b a c")
+    assert sum(part.shown is not None for parts in EXAMPLES.values() for part in parts) >= 4

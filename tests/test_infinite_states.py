@@ -1,7 +1,7 @@
 """Splines and hinges of infinite states: a current of -inf, as a mask, or a state that ran away.
 
-The references are the outer lines themselves, `g = level + slope (x - end)` with the values of scipy's spline at the end
-of the grid: their limits, and those of their integrals, in the extended reals.
+The references are the outer lines themselves, `g = level + slope (x - end)` with the values of scipy's spline at the
+end of the grid: their limits, and those of their integrals, in the extended reals.
 """
 
 import math
@@ -68,7 +68,7 @@ def test_an_infinite_state_has_the_limit_of_the_outer_line(name: str) -> None:
         if math.isnan(wanted[0]):  # a level of just 0: the Lagrangian is constant there
             wanted[0] = float(at_ends[k][0])
         assert np.allclose(facts[k], wanted, rtol=4 * eps(np.float32), atol=0), (sign, facts[k], wanted)
-    assert np.isinf(float(spline.conjugate(jnp.array(math.inf)))) and np.isinf(spline.conjugate(jnp.array(-math.inf)))
+    assert [float(spline.conjugate(jnp.array(g))) for g in (math.inf, -math.inf)] == [math.inf, math.inf]
     assert np.isnan(spline.activation(jnp.array(math.nan)))
 
 
@@ -93,5 +93,7 @@ def test_a_mask_of_minus_infinity_leaves_the_other_neurons_alone(
     others = x[jnp.array([0, 2])]
     assert float(lagrangian(x)) == float(lagrangian(others))
     assert float(lagrangian.energy(x)) == float(lagrangian.energy(others))
-    assert np.array_equal(lagrangian.activation(x), [lagrangian.activation(others)[0], 0, lagrangian.activation(others)[1]])
+    assert np.array_equal(
+        lagrangian.activation(x), [lagrangian.activation(others)[0], 0, lagrangian.activation(others)[1]]
+    )
     assert np.array_equal(jax.grad(lagrangian)(x)[jnp.array([0, 2])], jax.grad(lagrangian)(others))
