@@ -13,13 +13,17 @@ def __getattr__(name: str) -> _Any:
     names are is written in `_public.py`, for type checkers too.
     """
     if not name.startswith("_"):
-        public = vars(_importlib.import_module("._public", __name__))
-        globals().update({key: value for key, value in public.items() if not key.startswith("_")})
+        _import_all()
         if name in globals():
             return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
+    _import_all()
+    return sorted(globals())
+
+
+def _import_all() -> None:
     public = vars(_importlib.import_module("._public", __name__))
-    return sorted({*(name for name in public if not name.startswith("_")), *globals()})
+    globals().update({name: thing for name, thing in public.items() if not name.startswith("_")})

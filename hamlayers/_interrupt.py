@@ -41,7 +41,8 @@ class Watch:
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGINT, lambda number, frame: None)  # in place of the `KeyboardInterrupt`
+        # in place of the `KeyboardInterrupt`; also where scripts start it in the background, and so let it be ignored
+        signal.signal(signal.SIGINT, lambda number, frame: None)
         main = threading.get_ident()
         # the sockets must live as long as the thread
         threading.Thread(target=self._wait, args=(reader, writer, main), name="interrupt", daemon=True).start()
@@ -60,15 +61,21 @@ class Watch:
     def _wait(self, reader: socket.socket, writer: socket.socket, main: int) -> None:
         while signal.SIGINT not in reader.recv(64):
             pass
-        deadline = time.monotonic() + WRITING
-        while _is_writing(main) and time.monotonic() < deadline:
-            time.sleep(0.005)
         flush = threading.Thread(target=_flush, daemon=True)  # which waits as long as nobody reads
         flush.start()
         flush.join(FLUSHING)
+        _let_write(main)
         with contextlib.suppress(OSError):
             os.write(2, f"hamlayers: {self.told()}\n".encode())
+        _let_write(main)  # the main thread went on meanwhile; from here on it cannot
         os._exit(CODE)
+
+
+def _let_write(thread: int) -> None:
+    """Wait until the thread is not in the midst of a file."""
+    deadline = time.monotonic() + WRITING
+    while _is_writing(thread) and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def _is_writing(thread: int) -> bool:

@@ -9,6 +9,7 @@ import ast
 import contextlib
 import inspect
 import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,3 +88,12 @@ def test_output_is_compared() -> None:
     assert not _agrees("a 0.5", "a 0.25")
     assert not _agrees("a ...", "b a c")
     assert sum(part.shown is not None for parts in EXAMPLES.values() for part in parts) >= 4
+
+
+def test_the_page_on_training_states_the_errors_that_the_notebook_measures() -> None:
+    cells = json.loads((ROOT / "notebooks" / "08_digits.ipynb").read_text())["cells"]
+    printed = "".join("".join(out.get("text", "")) for cell in cells for out in cell.get("outputs", ()))
+    measured = re.findall(r"nudge +(\S+): the gradients differ by +(\S+) %", printed)
+    page = " ".join((ROOT / "docs" / "training.md").read_text().split())
+    assert len(measured) == 3
+    assert re.findall(r"(\S+) % at (?:a nudge of )?(0\.\d+)", page) == [(f"{float(e):.0f}", n) for n, e in measured]

@@ -136,6 +136,7 @@ def test_every_class_is_abstract_or_final(path: Path) -> None:
 
 
 def _modules() -> list[ModuleType]:
+    assert hamlayers.HAM is not None  # the package holds its names from the first use of one on
     names = [info.name for info in pkgutil.walk_packages(hamlayers.__path__, "hamlayers.")]
     return [hamlayers, *(importlib.import_module(name) for name in names if not name.endswith("__main__"))]
 
@@ -281,6 +282,8 @@ def test_importing_leaves_optional_packages_alone() -> None:
     optional += ["safetensors", "tqdm", "tensorboardX"]
     _run(
         "import sys, hamlayers\n"
+        "assert 'jax' not in sys.modules, 'imported before any of it is used'\n"
+        "assert hamlayers.HAM is not None\n"
         f"found = [name for name in {optional!r} if name in sys.modules]\n"
         "assert not found, f'imported needlessly: {found}'\n"
     )
