@@ -82,20 +82,15 @@ def require(owner: str, array: FloatArray, holds: Callable[[FloatArray], Bool[Ar
         given = jax.lax.stop_gradient(array)
         ok = holds(given)
         if not isinstance(ok, jax.core.Tracer):
-            _refuse(owner, need, given[None], np.asarray(ok)[None])
+            if not bool(ok):
+                raise ValueError(f"{owner}: {need}, {_given(given)}.")
             return array
     ok = _judged_in_vmap(owner, need)(ok, given)
     return array * jnp.where(ok, 1.0, jnp.nan).astype(array.dtype)
 
 
-def _refuse(owner: str, need: str, given: FloatArray, ok: Bool[np.ndarray, " batch"]) -> None:
-    """`ValueError` for the first of a batch of arrays that is not `ok`."""
-    if np.all(ok):
-        return
-    first = np.asarray(given[int(np.argmin(ok))])
-    said = f"got {first!r}" if first.size <= 8 else f"got an array of shape {first.shape}"
-    where = "" if ok.size == 1 else f", as number {int(np.argmin(ok))} of the {ok.size} under `jax.vmap`"
-    raise ValueError(f"{owner}: {need}, {said}{where}.")
+def _given(array: FloatArray) -> str:
+    return f"got {np.asarray(array)!r}" if array.size <= 8 else f"got an array of shape {array.shape}"
 
 
 def _judged_in_vmap(owner: str, need: str) -> Callable[[Bool[Array, "*b"], FloatArray], Bool[Array, "*b"]]:
@@ -112,8 +107,10 @@ def _judged_in_vmap(owner: str, need: str) -> Callable[[Bool[Array, "*b"], Float
     def _(size: int, batched: list[bool], ok: Bool[Array, "*b"], given: FloatArray) -> tuple[Bool[Array, "*b"], bool]:
         if isinstance(ok, jax.core.Tracer):
             return judged(ok, given), batched[0]
-        flat = np.asarray(ok).reshape(-1)
-        _refuse(owner, need, given.reshape(flat.size, *given.shape[ok.ndim :]), flat)
+        if not np.all(ok):
+            first, count = int(np.argmin(ok)), ok.size
+            said = _given(given.reshape(count, *given.shape[ok.ndim :])[first])
+            raise ValueError(f"{owner}: {need}, {said}, as number {first} of the {count} under `jax.vmap`.")
         return ok, batched[0]
 
     return judged
