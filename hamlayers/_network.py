@@ -41,7 +41,9 @@ class HAM(eqx.Module):
     **Arguments:**
 
     - `layers`: the layers by name. The first is by convention the visible one.
-    - `synapses`: the synapses by name: any callable from activations to a scalar. (Keyword only, like the next.)
+    - `synapses`: the synapses by name: any callable from activations to a scalar. Derivatives by traced numbers that
+        it closes over are right, in every solver. (Other numbers are compiled in: hold those that change from one call
+        to the next in a field of an `equinox.Module`.) (Keyword only, like the next.)
     - `connections`: pairs `((layer names), synapse name)`. A synapse named in several shares its weights.
 
     **Raises:**

@@ -10,6 +10,7 @@ from typing import Any, final
 
 import diffrax
 import equinox as eqx
+import jax.numpy as jnp
 
 from .._typing import Scalar
 
@@ -21,7 +22,8 @@ class _AbstractFirstStep(diffrax.AbstractStepSizeController):
     step: Scalar
 
     def wrap(self, direction: Any) -> diffrax.AbstractStepSizeController:
-        told = (self.controller.wrap(direction), self.step * direction)
+        # The backward solve of `BacksolveAdjoint` wraps again what is wrapped: a step that has its sign already.
+        told = (self.controller.wrap(direction), jnp.abs(self.step))
         return eqx.tree_at(lambda s: (s.controller, s.step), self, told)
 
     def init(

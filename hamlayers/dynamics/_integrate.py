@@ -23,6 +23,7 @@ from ._clamp import (
     driven_force,
     hold,
 )
+from ._closed import closed, closed_inputs
 from ._exponential import ExponentialEuler, ExponentialHeun
 from ._first_step import with_first_step
 from ._saves import all_finite, read, with_energies
@@ -221,6 +222,7 @@ def _solve(
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(jnp.float32, *state.values())
     (t0, t1, dt0), state = sensible(jax.tree.map(lambda t: t.astype(dtype), times), state)
+    args = Arguments(closed(args.network, state), args.frozen, closed_inputs(args.inputs, t0))
     saveat = with_times_in(saveat, dtype)
     if controller is None:
         longest = 2 * jnp.max(jnp.stack([layer.tau for layer in args.network.layers.values()]))

@@ -12,6 +12,7 @@ from .._numerics import inner, rough_log_sum_exp, widest_dtype, working_dtype
 from .._typing import FloatArray, Scalar, State
 from ..lagrangians import AbstractLagrangian, Softmax
 from ._clamp import Frozen, driven_energy, hold
+from ._closed import closed
 from ._schedule import Kind, Schedule, schedule, touching
 
 
@@ -82,12 +83,13 @@ class Problem(eqx.Module):
 
     def eliminate(self, carried: State) -> State:
         """The best state of the eliminated layers, given the others."""
-        if not self.schedule.eliminated:
-            return {}
-        g = activations_of(self.network, self._known(carried))
+        return self._best(activations_of(self.network, self._known(carried))) if self.schedule.eliminated else {}
+
+    def _best(self, activations: State) -> State:
+        """The best state of the eliminated layers, given the activations of the others."""
         # The current into an eliminated layer does not depend on its own activation: any value will do.
-        g |= {name: jnp.zeros_like(self.initial[name]) for name in self.schedule.eliminated}
-        return self._drive(g, self.schedule.eliminated)
+        zeros = {name: jnp.zeros_like(self.initial[name]) for name in self.schedule.eliminated}
+        return self._drive(activations | zeros, self.schedule.eliminated)
 
     def complete(self, carried: State) -> State:
         """The full state, in the order of the network's layers."""
@@ -104,9 +106,16 @@ class Problem(eqx.Module):
 
     def drive(self, carried: State) -> State:
         """The current into the carried layers with the eliminated ones at their best: `x = drive(x)` at rest."""
-        state = self.complete(carried)
-        drive = drive_of(self.network, activations_of(self.network, state))
-        return self._driven({name: drive[name] for name in carried})
+        return self.current(activations_of(self.network, carried))
+
+    def current(self, own: State) -> State:
+        """[`drive`][] as a function of the carried layers' activations, in which its derivative is symmetric."""
+        held = {name: x for name, x in self._known({}).items() if name not in own}
+        g = activations_of(self.network, held) | own
+        if self.schedule.eliminated:
+            g |= activations_of(self.network, self._best(g))
+        drive = drive_of(self.network, {name: g[name] for name in self.network.names})
+        return self._driven({name: drive[name] for name in own})
 
     def evaluate(self, carried: State) -> Evaluation:
         """[`drive`][] and energy at once, for little more than the price of the first."""
@@ -240,7 +249,7 @@ def problem_of(
     if not eliminate and plan.eliminated:
         kind: Kind = "exact"
         plan = Schedule((), (plan.eliminated, *plan.carried), (kind, *plan.kinds))
-    return Problem(network, state, frozen, currents, plan)
+    return Problem(closed(network, state), state, frozen, currents, plan)
 
 
 def rounding(evaluation: Evaluation) -> Scalar:

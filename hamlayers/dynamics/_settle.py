@@ -15,6 +15,7 @@ from .._numerics import widest_dtype
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
 from ._block import BlockDescent
 from ._clamp import Frozen
+from ._closed import closed_now
 from ._fold import fold
 from ._gradient import AbstractGradient
 from ._implicit import Implicit
@@ -124,7 +125,8 @@ def settle(
         raise ValueError("settle: `clamp` holds every layer; there is nothing left to settle.")
     order = None if order is None else as_order(order)
     cut = _possibly_cut(network, frozen)
-    settled = _settle(network, initial, frozen, currents, order, cut, method, gradient, tolerances, int(max_steps))
+    given = closed_now(network, initial)
+    settled = _settle(given, initial, frozen, currents, order, cut, method, gradient, tolerances, int(max_steps))
     return _raise_on_failure(network, settled, throw, max_steps)
 
 

@@ -13,6 +13,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, PyTree
 
 from .._checks import as_shape
+from .._closure import Closure, closed_over, closure_of
 from .._typing import FloatArray, Interval, Scalar
 from ._base import AbstractElementwise
 from ._fit import as_interval
@@ -73,13 +74,14 @@ class FromActivation(AbstractElementwise):
     that in the parameters the same rule applied to `d fn / d params`; both to every order. Whether `L` is convex is the
     user's responsibility: `convex` is what a check of the steps and derivatives of `fn` at 1001 points of `interval`
     finds, for the present parameters. Where these are being traced it cannot be known, and is False, unless it was
-    promised.
+    promised; an `fn` without array parameters is checked once.
 
     **Arguments:**
 
     - `fn`: a function `fn(x, params)` of an array and the parameters that acts on each element of `x` alone, keeps its
       shape and dtype, and that jax can differentiate.
-    - `params`: any pytree; its floating-point arrays are the parameters, and reach `fn` in the dtype of `x`.
+    - `params`: any pytree; its floating-point arrays are the parameters, and reach `fn` in the dtype of `x`. (Traced
+        arrays that `fn` closes over count among them, and derivatives by them are right; others are constants.)
     - `interval`: where `fn` is checked to be increasing. (Keyword only.)
     - `nodes`: of the quadrature. (Keyword only.)
     - `shape`: the shape of a state, if `params` hold arrays that must broadcast against it. (Keyword only.)
@@ -96,11 +98,13 @@ class FromActivation(AbstractElementwise):
     """
 
     params: PyTree
+    closure: Closure | None
     fn: Function = eqx.field(static=True)
     interval: tuple[float, float] = eqx.field(static=True)
     nodes: int = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
     promised: bool = eqx.field(static=True)
+    found: bool | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -122,19 +126,28 @@ class FromActivation(AbstractElementwise):
         (self.nodes,) = as_shape("FromActivation", "nodes", nodes)
         self.shape = () if shape == () else as_shape("FromActivation", "shape", shape)
         self.promised = convex is True
+        self.closure = self._closure()
         self._check_function()
-        if not self._traced and not bool(self._acts_alone()):
+        if not self._traced and not self._acts_alone():
             raise ValueError("FromActivation: `fn` must act on each element of its argument alone.")
-        if convex and not self._traced and not bool(self._increasing()):
+        if convex and not self._traced and not self._increasing():
             raise ValueError(f"FromActivation: `fn` was promised to be `convex`, but decreases on {self.interval}.")
+        fixed = not any(eqx.is_array(leaf) for leaf in jax.tree.leaves((self.params, self.closure)))
+        self.found = self._increasing() if fixed else None
 
     @property
     def convex(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether `fn` was found, or promised, to be increasing."""
-        return self.promised or (not self._traced and bool(self._increasing()))
+        if self.promised or self.found is not None:
+            return self.promised or bool(self.found)
+        return not self._traced and self._increasing()
 
-    def _increasing(self) -> Bool[Array, ""]:
+    def _increasing(self) -> bool:
         """Whether `fn` decreases nowhere, but for rounding, at and between 1001 points of the interval."""
+        with jax.ensure_compile_time_eval():  # also where other things are being traced
+            return not bool(self._falls())
+
+    def _falls(self) -> Bool[Array, ""]:
         x = jnp.linspace(*self.interval, CHECKED_POINTS)
         arrays, rest = self._split_params(x.dtype)
         x = jax.lax.broadcast_in_dim(x, (CHECKED_POINTS, *self.shape), (0,))
@@ -144,7 +157,7 @@ class FromActivation(AbstractElementwise):
         # Steps see what derivatives do not: jumps, and slopes that are small beside the largest.
         values = jax.vmap(lambda s: _apply(self.fn, rest, s, arrays))(x)
         sizes = jnp.maximum(jnp.abs(values[1:]), jnp.abs(values[:-1]))
-        return ~(falls | jnp.any(values[1:] - values[:-1] < -eps * sizes))
+        return falls | jnp.any(values[1:] - values[:-1] < -eps * sizes)
 
     def __repr__(self) -> str:
         name = getattr(self.fn, "__name__", repr(self.fn))
@@ -155,17 +168,19 @@ class FromActivation(AbstractElementwise):
         return f"FromActivation({name}, {self.params}, interval={self.interval}, nodes={self.nodes}, convex={found})"
 
     def _split_params(self, dtype: jnp.dtype) -> tuple[PyTree, Rest]:
-        """The array leaves of the parameters, floating-point ones in `dtype`, and the rest in a hashable form."""
+        """The array leaves of the parameters, floating-point ones in `dtype`, with what `fn` closes over, and the rest
+        in a hashable form.
+        """
         arrays, rest = eqx.partition(self.params, eqx.is_array)
         cast = lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a  # noqa: E731
         leaves, structure = jax.tree.flatten(rest)
-        return jax.tree.map(cast, arrays), (tuple(leaves), structure)
+        return (jax.tree.map(cast, arrays), self.closure), (tuple(leaves), structure)
 
     @property
     def _traced(self) -> bool:
         """Whether the parameters are not known now."""
         unknown = (jax.core.Tracer, jax.ShapeDtypeStruct)
-        return any(isinstance(leaf, unknown) for leaf in jax.tree.leaves(self.params))
+        return any(isinstance(leaf, unknown) for leaf in jax.tree.leaves((self.params, self.closure)))
 
     def _call(self, x: FloatArray) -> FloatArray:
         arrays, rest = self._split_params(x.dtype)
@@ -173,8 +188,19 @@ class FromActivation(AbstractElementwise):
         _require_same(x, g)
         return g
 
+    def _probe(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(self.shape or PROBE, jnp.result_type(float))
+
+    def _closure(self) -> Closure | None:
+        x = self._probe()
+        own, rest = eqx.partition(self.params, eqx.is_array)
+        try:
+            return closure_of(*closed_over(lambda x, own: self.fn(x, eqx.combine(own, rest)), x, own))
+        except Exception:  # which the check of the function tells
+            return None
+
     def _check_function(self) -> None:
-        x = jax.ShapeDtypeStruct(self.shape or PROBE, jnp.result_type(float))
+        x = self._probe()
         arrays, rest = self._split_params(x.dtype)
         try:
             g = _apply.eval_shape(self.fn, rest, x, arrays)
@@ -188,8 +214,12 @@ class FromActivation(AbstractElementwise):
         except Exception as error:
             raise TypeError(f"FromActivation: `fn` is not differentiable by jax: {error}") from error
 
-    def _acts_alone(self) -> Bool[Array, ""]:
+    def _acts_alone(self) -> bool:
         """Whether the derivative along a random direction is that direction times the diagonal, if finite."""
+        with jax.ensure_compile_time_eval():
+            return not bool(self._mixes())
+
+    def _mixes(self) -> Bool[Array, ""]:
         low, high = self.interval
         shape = self.shape or PROBE
         random = np.random.default_rng(0)
@@ -198,7 +228,7 @@ class FromActivation(AbstractElementwise):
         arrays, rest = self._split_params(x.dtype)
         diagonal, along = (_slopes(self.fn, rest, x[None], arrays, d[None])[0] for d in (jnp.ones_like(v), v))
         size = jnp.max(jnp.abs(diagonal)) + jnp.max(jnp.abs(along))
-        return ~(jnp.max(jnp.abs(along - diagonal * v)) > 1e-3 * size)
+        return jnp.max(jnp.abs(along - diagonal * v)) > 1e-3 * size
 
     def _integral(self, x: FloatArray) -> FloatArray:
         arrays, rest = self._split_params(x.dtype)
@@ -244,7 +274,9 @@ def _require_same(wanted: Any, got: Any) -> None:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _apply(fn: Function, rest: Rest, x: FloatArray, arrays: PyTree) -> Any:  # whatever `fn` returns
-    return fn(x, eqx.combine(arrays, jax.tree.unflatten(rest[1], rest[0])))
+    own, closure = arrays
+    call = lambda x, own: fn(x, eqx.combine(own, jax.tree.unflatten(rest[1], rest[0])))  # noqa: E731
+    return call(x, own) if closure is None else closure(call, x, own)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

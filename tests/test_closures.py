@@ -1,0 +1,240 @@
+"""What the functions in a network close over is differentiated, wherever they are and whatever they are."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hamlayers as hl
+from hamlayers import lagrangians as lg, synapses as sy
+
+
+TIGHT = {"rtol": 1e-12, "atol": 1e-12, "max_steps": 2000, "throw": False}
+
+
+def _energy(th: Any, g: jax.Array) -> jax.Array:
+    return -th * jnp.sum(jnp.sin(g))
+
+
+class _Held(eqx.Module):
+    """The same as a leaf."""
+
+    th: jax.Array
+
+    def __call__(self, g: jax.Array) -> jax.Array:
+        return _energy(self.th, g)
+
+
+class _Module(eqx.Module):
+    function: Callable
+
+    def __call__(self, g: jax.Array) -> jax.Array:
+        return self.function(g)
+
+
+class _Static(eqx.Module):
+    function: Callable = eqx.field(static=True)
+
+    def __call__(self, g: jax.Array) -> jax.Array:
+        return self.function(g)
+
+
+class _Plain:
+    def __init__(self, th: Any):
+        self.th = th
+
+    def energy(self, g: jax.Array) -> jax.Array:
+        return _energy(self.th, g)
+
+    __call__ = energy
+
+
+class _Users(lg.AbstractElementwise):
+    """`log cosh(th x) / th` with `th` out of a function."""
+
+    function: Callable = eqx.field(static=True)
+    convex = True
+
+    def _value(self, x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.log(jnp.cosh(self.function() * x))) / self.function()
+
+    def _activation(self, x: jax.Array) -> jax.Array:
+        return jnp.tanh(self.function() * x)
+
+    def _energy(self, x: jax.Array) -> jax.Array:
+        return lg.legendre_energy(self, x)
+
+    def _conjugate(self, g: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+
+def _nested(th: Any) -> Callable:
+    inner = lambda g: _energy(th, g)  # noqa: E731
+    return lambda g: inner(g)
+
+
+def _default(th: Any) -> Callable:
+    def energy(g: jax.Array, t: Any = th) -> jax.Array:
+        return _energy(t, g)
+
+    return energy
+
+
+def _inside(th: Any, x: jax.Array, params: Any) -> jax.Array:
+    return jnp.tanh(th * x) + 0.2 * x
+
+
+ROW = np.array([[0.3, -0.5, 0.7]])
+SYNAPSES: dict[str, Callable[[Any], Any]] = {
+    "closure": lambda th: lambda g: _energy(th, g),
+    "partial": lambda th: functools.partial(_energy, th),
+    "default argument": _default,
+    "nested": _nested,
+    "jitted": lambda th: jax.jit(lambda g: _energy(th, g)),
+    "bound method": lambda th: _Plain(th).energy,
+    "object": _Plain,
+    "module": lambda th: _Module(lambda g: _energy(th, g)),
+    "static field": lambda th: _Static(lambda g: _energy(th, g)),
+    "memory": lambda th: sy.Memory(ROW, lg.FromActivation(functools.partial(_inside, th))),
+    "memory of a user's": lambda th: sy.Memory(ROW, _Users(lambda: th)),
+}
+LAYERS: dict[str, Callable[[Any], Any]] = {
+    "from activation": lambda th: lg.FromActivation(functools.partial(_inside, th)),
+    "user's": lambda th: _Users(lambda: th),
+    "grouped": lambda th: lg.Grouped([lg.FromActivation(functools.partial(_inside, th)), lg.Tanh()]),
+}
+TH = 0.2 + 0.05 * np.arange(len(SYNAPSES) + len(LAYERS))
+
+
+def _network(th: Any) -> hl.HAM:
+    """All of them in one network, each with a number of its own."""
+    weights = 0.3 * np.random.default_rng(0).normal(size=(len(LAYERS), 3, 2))
+    parts = {name: make(th[i]) for i, (name, make) in enumerate(SYNAPSES.items())}
+    connections = [(("v",), name) for name in parts]
+    layers = {"v": hl.IdentityLayer(3)}
+    for i, (name, make) in enumerate(LAYERS.items()):
+        layers[name] = hl.Layer(make(th[len(SYNAPSES) + i]), 2)
+        parts[f"to {name}"] = sy.Dense(weights[i])
+        connections.append((("v", name), f"to {name}"))
+    return hl.HAM(layers, synapses=parts, connections=connections)
+
+
+def _loss(th: Any, gradient: Any = hl.Implicit()) -> jax.Array:
+    settled = hl.settle(_network(th), {"v": jnp.ones(3)}, gradient=gradient, **TIGHT)
+    return sum((jnp.sum(jnp.cos(x)) for x in settled.state.values()), 0.3 * settled.energy)
+
+
+def test_numbers_closed_over(x64: None) -> None:
+    """In reverse and forward mode, in a batch, twice, and by every gradient, against finite differences."""
+    value = jax.jit(jax.vmap(_loss))
+    step = 1e-4
+    around = TH + step * np.concatenate([np.eye(TH.size), -np.eye(TH.size)])
+    plus, minus = np.split(np.asarray(value(around)), 2)
+    expected = (plus - minus) / (2 * step)
+    assert np.all(np.abs(expected) > 1e-4)
+    direction = np.cos(np.arange(TH.size))
+
+    @jax.jit
+    def implicit(th: jax.Array) -> Any:
+        slope, curve = jax.jvp(jax.grad(_loss), (th,), (direction,))
+        return slope, curve, jax.jvp(_loss, (th,), (direction,))[1]
+
+    slope, curve, forward = implicit(TH)
+    np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(forward, expected @ direction, rtol=1e-5)
+    ahead, behind = (np.asarray(implicit(TH + h * direction)[0]) for h in (step, -step))
+    np.testing.assert_allclose(curve, (ahead - behind) / (2 * step), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        hl.Truncated(60),
+        pytest.param(hl.EquilibriumPropagation(1e-4), marks=pytest.mark.slow),
+        pytest.param(hl.Unrolled(), marks=pytest.mark.slow),
+    ],
+    ids=lambda gradient: type(gradient).__name__,
+)
+def test_numbers_closed_over_by_the_other_gradients(gradient: Any, x64: None) -> None:
+    found = jax.jit(jax.vmap(jax.grad(lambda th: _loss(th, gradient))))(np.stack([TH, TH]))
+    expected = jax.jit(jax.grad(_loss))(TH)
+    np.testing.assert_allclose(found, np.stack([expected, expected]), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["closure", "object"])
+def test_beside_a_leaf_and_outside_of_jit(name: str) -> None:
+    """At rest `x = b + th cos(x)`."""
+
+    def rest(p: Any, make: Callable) -> jax.Array:
+        parts = {"b": sy.Bias(p["b"]), "f": make(p["th"])}
+        network = hl.HAM({"x": hl.IdentityLayer(1)}, synapses=parts, connections=[(("x",), "b"), (("x",), "f")])
+        return hl.settle(network, {"x": jnp.zeros(1)}).state["x"][0]
+
+    p = {"b": jnp.asarray([0.1]), "th": jnp.asarray(0.4)}
+    found, expected = (jax.grad(rest)(p, make) for make in (SYNAPSES[name], _Held))
+    np.testing.assert_allclose(found["th"], expected["th"], rtol=1e-5)
+    np.testing.assert_allclose(found["b"], expected["b"], rtol=1e-5)
+
+
+def test_an_object_that_changes() -> None:
+    """Its method is the same function, and has been compiled before."""
+    plain = _Plain(0.1)
+    energy = plain.energy
+
+    def rest(th: Any) -> jax.Array:
+        plain.th = th
+        network = hl.HAM({"x": hl.IdentityLayer(1)}, synapses={"f": energy}, connections=[(("x",), "f")])
+        return hl.settle(network, {"x": jnp.zeros(1)}).state["x"][0]
+
+    value, slope = jax.value_and_grad(rest)(0.4)
+    assert 0.9 < float(slope) < 1
+    assert float(jax.value_and_grad(rest)(0.3)[0]) < float(value)
+
+
+def test_the_same_function_compiles_once() -> None:
+    traced = []
+
+    def energy(g: jax.Array) -> jax.Array:
+        traced.append(g)
+        return jnp.sum(jnp.cosh(g)) / 8
+
+    network = hl.HAM({"x": hl.IdentityLayer(2)}, synapses={"f": energy}, connections=[(("x",), "f")])
+    hl.settle(network, {"x": jnp.ones(2)})
+    before = len(traced)
+    hl.settle(network, {"x": jnp.zeros(2)})
+    assert len(traced) == before + 1  # to see whether it closes over something now
+
+
+def test_a_solve_backwards_in_time(x64: None) -> None:
+    """`diffrax.BacksolveAdjoint` has a rule of its own; with constant steps, which it takes the other way."""
+
+    def end(th: jax.Array, adjoint: Any) -> jax.Array:
+        parts = {"f": lambda g: _energy(th[0], g)}
+        network = hl.HAM({"v": hl.IdentityLayer(2)}, synapses=parts, connections=[(("v",), "f")])
+        inputs = lambda t: {"v": th[1] * jnp.sin(t)}  # noqa: E731
+        options = {"solver": diffrax.Tsit5(), "adjoint": adjoint, "inputs": inputs}
+        return jnp.sum(hl.integrate(network, {"v": jnp.ones(2)}, t1=1.0, dt0=0.05, **options).states["v"][-1])
+
+    adjoints = (diffrax.BacksolveAdjoint(), diffrax.DirectAdjoint())
+    found, expected = (jax.jit(jax.grad(lambda th, a=a: end(th, a)))(np.array([0.7, 0.4])) for a in adjoints)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_an_activation_that_closes_over_a_number(x64: None) -> None:
+    """Value, gradient and second derivatives are those of one that holds it."""
+    x = jnp.array([0.3, -0.7, 1.1])
+    held = lambda th: lg.FromActivation(lambda x, p: jnp.tanh(p * x), th)(x)  # noqa: E731
+    closing = lambda th: lg.FromActivation(lambda x, p: jnp.tanh(th * x))(x)  # noqa: E731
+    th = jnp.asarray(0.8)
+    found = {"value": jax.jit(closing)(th), "eager": jax.grad(closing)(th), "slope": jax.jit(jax.grad(closing))(th)}
+    np.testing.assert_allclose(found["value"], held(th), rtol=1e-12)
+    np.testing.assert_allclose(found["eager"], jax.grad(held)(th), rtol=1e-12)
+    np.testing.assert_allclose(found["slope"], jax.grad(held)(th), rtol=1e-12)
+    second = jax.jit(jax.vmap(jax.hessian(closing)))(jnp.stack([th, 2 * th]))
+    np.testing.assert_allclose(second, jax.vmap(jax.hessian(held))(jnp.stack([th, 2 * th])), rtol=1e-10)
