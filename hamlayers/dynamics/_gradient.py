@@ -6,9 +6,11 @@ from typing import Any, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
 
+from .._numerics import widest_dtype
 from .._typing import Scalar, State
-from ._method import AbstractMethod, CheckpointedLoop, Outcome, Tolerances, plain_loop
+from ._method import CONVERGED, AbstractMethod, CheckpointedLoop, Outcome, Tolerances, plain_loop
 from ._problem import Problem
 
 
@@ -76,7 +78,10 @@ def energy_at_jvp(primals: Any, tangents: Any) -> Any:
 class Unrolled(AbstractGradient):
     """Reverse mode through every step of the method, some states stored and the others recomputed.
 
-    The gradient of the iteration as run, unconverged or not; memory and time grow with the number of steps.
+    The gradient of the iteration as run, unconverged or not; memory and time grow with the number of steps. A state at
+    rest after few steps, or none, as one that starts at rest, would have learnt little of the parameters by then. So
+    from a state at rest it goes through plain sweeps besides, as many as a small change of the state needs to die away
+    to a tenth of `rtol` (at most `max_steps`). They add to the derivative, and leave the state as it is.
 
     **Arguments:**
 
@@ -100,8 +105,53 @@ class Unrolled(AbstractGradient):
         self, problem: Problem, method: AbstractMethod, tolerances: Tolerances, max_steps: int
     ) -> tuple[State, Scalar, Outcome]:
         """Settle, every step differentiable."""
-        outcome = method.run(problem, tolerances, max_steps, CheckpointedLoop(self.checkpoint))
-        return problem.complete(outcome.carried), outcome.energy, jax.tree.map(stop, outcome)
+        loop = CheckpointedLoop(self.checkpoint)
+        outcome = method.run(problem, tolerances, max_steps, loop)
+        count = _memory(problem, outcome, tolerances, max_steps)
+
+        def unfinished(at: tuple[State, Int[Array, ""]]) -> Bool[Array, ""]:
+            return at[1] < count
+
+        def sweep(at: tuple[State, Int[Array, ""]]) -> tuple[State, Int[Array, ""]]:
+            return _sweep(problem, at[0]), at[1] + 1
+
+        swept, _ = loop(unfinished, sweep, (outcome.carried, jnp.zeros((), jnp.int32)), max_steps)
+        carried = _with_derivative(outcome.carried, swept)
+        return problem.complete(carried), outcome.energy, jax.tree.map(stop, outcome)
+
+
+def _memory(problem: Problem, outcome: Outcome, tolerances: Tolerances, max_steps: int) -> Int[Array, ""]:
+    """After how many sweeps a random change of a state of rest has died away to a tenth of the relative tolerance.
+
+    At least as many as there are layers: a change takes a sweep, at most, from one to the next. Zero for other states.
+    """
+    problem, outcome, tolerances = jax.tree.map(stop, (problem, outcome, tolerances))
+    carried, going = outcome.carried, outcome.status == CONVERGED
+    keys = jax.random.split(jax.random.key(0), len(carried))
+    change = {n: jax.random.normal(k, x.shape, x.dtype) for k, (n, x) in zip(keys, carried.items(), strict=True)}
+    dtype = widest_dtype(*(x.dtype for x in carried.values()))
+
+    def largest(change: State) -> Scalar:
+        return jnp.max(jnp.stack([jnp.max(jnp.abs(x)).astype(dtype) for x in change.values()]))
+
+    enough = 0.1 * tolerances.rtol.astype(dtype) * largest(change)
+
+    def alive(at: tuple[State, Int[Array, ""]]) -> Bool[Array, ""]:
+        return going & ((largest(at[0]) > enough) | (at[1] < len(carried))) & (at[1] < max_steps)
+
+    def sweep(at: tuple[State, Int[Array, ""]]) -> tuple[State, Int[Array, ""]]:
+        return jax.jvp(lambda x: _sweep(problem, x), (carried,), (at[0],))[1], at[1] + 1
+
+    return jax.lax.while_loop(alive, sweep, (change, jnp.zeros((), jnp.int32)))[1]
+
+
+def _sweep(problem: Problem, carried: State) -> State:
+    return problem.sweep(carried, problem.evaluate(carried))
+
+
+def _with_derivative(settled: State, swept: State) -> State:
+    """The value of the settled state, with the derivative of the swept one."""
+    return jax.tree.map(lambda x, s: jax.lax.stop_gradient(x) + (s - jax.lax.stop_gradient(s)), settled, swept)
 
 
 @final
@@ -133,10 +183,6 @@ class Truncated(AbstractGradient):
         """Settle, then differentiate `k` sweeps."""
         outcome = forward(problem, method, tolerances, max_steps)
 
-        def sweep(x: State, _: None) -> tuple[State, None]:
-            return problem.sweep(x, problem.evaluate(x)), None
-
-        swept, _ = jax.lax.scan(sweep, outcome.carried, None, length=self.k)
-        # The value of the settled state, with the derivative of the swept one.
-        carried = jax.tree.map(lambda x, s: x + (s - jax.lax.stop_gradient(s)), outcome.carried, swept)
+        swept, _ = jax.lax.scan(lambda x, _: (_sweep(problem, x), None), outcome.carried, None, length=self.k)
+        carried = _with_derivative(outcome.carried, swept)
         return state_at(problem, carried, outcome), energy_at(problem, carried, outcome.energy), outcome

@@ -4,7 +4,6 @@ At rest the carried layers obey `x = D(x, theta)`, `D` being the current into th
 best. Its derivative in the state is `J H` with symmetric `J = -d2E_syn/dg2` and `H = hess L`.
 """
 
-from collections.abc import Callable
 from typing import Any, final
 
 import equinox as eqx
@@ -15,7 +14,7 @@ import lineax as lx
 from .._network import activations_of
 from .._typing import Scalar, State
 from ._gradient import AbstractGradient, energy_at, forward, or_zero, state_at
-from ._linear import solve_general, solve_symmetric
+from ._linear import Map, Maps, solve_by_lineax, solve_convex
 from ._method import AbstractMethod, Outcome, Tolerances
 from ._problem import Problem
 
@@ -24,18 +23,24 @@ from ._problem import Problem
 class Implicit(AbstractGradient):
     """The implicit function theorem: memory independent of the number of sweeps, forward and reverse mode.
 
-    `dx = (1 - J H)^-1 b` with `b = dD/dtheta dtheta`. Multiplied by `H` the system is symmetric, and positive
-    semidefinite at a minimum: `(H - H J H) z = H b` is solved by conjugate gradients, and `dx = b + J H z`. So flat
-    directions of the Lagrangians (the constant vector of a softmax, dead rectified neurons), where `H` is singular,
-    need no care: `z` is undetermined along them and `H z` is not.
+    `dx = (1 - J H)^-1 b` with `b = dD/dtheta dtheta`. In the inner product `<., H .>` the system is symmetric, and
+    positive semidefinite at a minimum, so conjugate gradients solve it. Flat directions of the Lagrangians (the
+    constant vector of a softmax, silent and saturated neurons, also whole layers of them), where `H` is singular or
+    next to it, need no care: `dx = b + J H dx` is determined there by the rest.
+
+    **Where there is no derivative it is NaN**: at a singular state of rest (a critical point, the end of a branch of
+    states), where the exact one is infinite, and wherever it could not be solved for. A derivative cannot raise:
+    the state that it belongs to has been returned before it is computed.
 
     **Arguments:**
 
-    - `solver`: a lineax solver. Default: conjugate gradients, preconditioned by `1 / diag H` where a carried layer is
-        elementwise, to a relative residual of 1e-5 in float32 and 1e-10 in float64; or `lineax.GMRES` on
-        `(1 - J H) dx = b` if a carried layer's Lagrangian is not convex. `lineax.CG` gets the symmetric system, any
-        other solver the second. Right-hand sides are scaled to size 1, so that absolute tolerances are relative to
-        them. Where a lineax solver reports failure the derivative is NaN.
+    - `solver`: a lineax solver. Default: conjugate gradients, to a residual of 1e-5 in float32 and 1e-10 in float64,
+        relative to `b` and on each layer to `dx`; if rounding does not allow that, to 32 units in the last place of
+        `dx`, but at most a hundredth of `b` (a quarter in bfloat16); else NaN. All sizes are those of
+        `sqrt(<r, H r>)`. If a carried layer's Lagrangian is not convex, `lineax.GMRES`, which gets `(1 - J H) dx = b`,
+        as do other solvers; `lineax.CG` gets the symmetric `(H - H J H) z = H b`, preconditioned by `1 / diag H` where
+        a layer is elementwise, and `dx = b + J H z`. Right-hand sides are scaled to size 1, so that absolute
+        tolerances are relative to them. Where a lineax solver reports failure the derivative is NaN.
 
     **Raises:** `TypeError` for a `solver` that is not lineax's.
 
@@ -55,19 +60,20 @@ class Implicit(AbstractGradient):
     ) -> tuple[State, Scalar, Outcome]:
         """Settle, and attach the implicit derivative."""
         outcome = forward(problem, method, tolerances, max_steps)
-        carried = _at_rest(problem, outcome.carried, solver=self.solver)
+        carried = at_rest(problem, outcome.carried, solver=self.solver)
         return state_at(problem, carried, outcome), energy_at(problem, carried, outcome.energy), outcome
 
 
 @eqx.filter_custom_jvp
-def _at_rest(problem: Problem, carried: State, *, solver: lx.AbstractLinearSolver | None) -> State:
+def at_rest(problem: Problem, carried: State, *, solver: lx.AbstractLinearSolver | None) -> State:
+    """The carried layers of a state of rest, with their implicit derivative."""
     return carried
 
 
-@_at_rest.def_jvp
-def _at_rest_jvp(primals: Any, tangents: Any, *, solver: lx.AbstractLinearSolver | None) -> Any:
+@at_rest.def_jvp
+def at_rest_jvp(primals: Any, tangents: Any, *, solver: lx.AbstractLinearSolver | None) -> Any:
     (problem, carried), (dproblem, _) = primals, tangents
-    carried = _at_rest(problem, carried, solver=solver)  # so that higher derivatives pass this way too
+    carried = at_rest(problem, carried, solver=solver)  # so that higher derivatives pass this way too
     _, shift = eqx.filter_jvp(lambda p: p.drive(carried), (problem,), (dproblem,))
     if shift is None or all(leaf is None for leaf in jax.tree.leaves(shift, is_leaf=lambda x: x is None)):
         return carried, dict.fromkeys(carried)
@@ -77,48 +83,28 @@ def _at_rest_jvp(primals: Any, tangents: Any, *, solver: lx.AbstractLinearSolver
 
 def implicit_tangent(problem: Problem, carried: State, shift: State, solver: Any) -> State:
     """`(1 - J H)^-1 shift`, clamped neurons moving by their own shift alone."""
-    _, current = jax.linearize(problem.drive, carried)
-    _, curvature = jax.linearize(lambda x: activations_of(problem.network, x), carried)
+    activations, slope = jax.linearize(lambda x: activations_of(problem.network, x), carried)
+    _, coupling = jax.linearize(problem.current, activations)
     # Without clamped neurons nothing is held; XLA cannot know that `shift - shift` is zero, and would take its current.
     clamped = any(name in carried for name in problem.frozen)
     free = problem.hold(shift) if clamped else shift
-    held = _minus(shift, free) if clamped else None
-    right = shift if held is None else _plus(free, problem.hold(current(held)))
+    held = jax.tree.map(jnp.subtract, shift, free) if clamped else None
+    right = free if held is None else jax.tree.map(jnp.add, free, problem.hold(coupling(slope(held))))
     tolerance = 1e-10 if all(x.dtype == jnp.float64 for x in carried.values()) else 1e-5
-
-    def leak(v: State) -> State:
-        return _minus(v, problem.hold(current(problem.hold(v))))
-
-    if isinstance(solver, lx.CG) or (solver is None and _is_symmetric(problem, carried)):
-        condition = _preconditioner(problem, curvature, carried)
-        z = solve_symmetric(lambda v: curvature(leak(v)), curvature(right), solver, condition, tolerance)
+    maps = Maps(lambda v: problem.hold(coupling(problem.hold(v))), lambda v: problem.hold(slope(problem.hold(v))))
+    convex = all(problem.network.layers[name].lagrangian.convex for name in carried)
+    if solver is None and convex:
+        moved = solve_convex(maps, right, tolerance)
+    elif isinstance(solver, lx.CG):
+        moved = solve_by_lineax(maps, right, solver, _diagonal(problem, slope, carried))
     else:
-        z = solve_general(leak, right, lx.GMRES(tolerance, tolerance) if solver is None else solver)
-    moved = _plus(right, problem.hold(current(problem.hold(z))))
-    return moved if held is None else _plus(moved, held)
+        moved = solve_by_lineax(maps, right, lx.GMRES(tolerance, tolerance) if solver is None else solver, None)
+    return moved if held is None else jax.tree.map(jnp.add, moved, held)
 
 
-def _is_symmetric(problem: Problem, carried: State) -> bool:
-    """Whether `H - H J H` is positive semidefinite at a minimum."""
-    return all(problem.network.layers[name].lagrangian.convex for name in carried)
-
-
-def _preconditioner(problem: Problem, curvature: Any, carried: State) -> Callable[[State], State]:
-    """`1 / diag H` for elementwise layers, whose Hessian applied to ones is its diagonal; the identity for others."""
-    diagonal = jax.lax.stop_gradient(curvature(jax.tree.map(jnp.ones_like, carried)))
-
-    def inverse(name: str, v: Any) -> Any:
-        d = diagonal[name]
-        coupled = problem.network.layers[name].lagrangian.coupled_axes(v.shape)
-        floor = jnp.finfo(v.dtype).eps * jnp.maximum(jnp.max(jnp.abs(d)), jnp.finfo(v.dtype).tiny)
-        return v if coupled else v / jnp.maximum(d, floor)
-
-    return lambda v: {name: inverse(name, x) for name, x in v.items()}
-
-
-def _plus(a: State, b: State) -> State:
-    return jax.tree.map(jnp.add, a, b)
-
-
-def _minus(a: State, b: State) -> State:
-    return jax.tree.map(jnp.subtract, a, b)
+def _diagonal(problem: Problem, slope: Map, carried: State) -> State:
+    """That of the Hessian of elementwise layers, which is what it makes of ones; ones for others."""
+    ones = jax.tree.map(jnp.ones_like, carried)
+    found = jax.lax.stop_gradient(slope(ones))
+    coupled = {name: problem.network.layers[name].lagrangian.coupled_axes(x.shape) for name, x in carried.items()}
+    return {name: ones[name] if coupled[name] else found[name] for name in carried}

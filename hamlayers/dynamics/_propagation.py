@@ -11,7 +11,8 @@ from .._network import HAM, activations_of, drive_of, synapse_energy
 from .._numerics import inner
 from .._typing import Scalar, ScalarLike, State
 from ._clamp import Frozen
-from ._gradient import AbstractGradient, energy_at, forward, or_zero, stop
+from ._gradient import AbstractGradient, energy_at, forward, or_zero, state_at, stop
+from ._implicit import at_rest
 from ._method import AbstractMethod, Outcome, Tolerances
 from ._problem import Problem
 
@@ -22,7 +23,8 @@ class EquilibriumPropagation(AbstractGradient):
 
     With `s_e` a rest state of `E + e C`, `dC/dtheta = lim_{e -> 0} [dE/dtheta(s_e) - dE/dtheta(s_-e)] / 2e`, the
     derivatives of the energy being taken at fixed activations. Nothing is propagated backwards: the two phases are the
-    network's own dynamics. `C` is the loss linearised at the settled state, a constant input current.
+    network's own dynamics. `C` is the loss linearised at the settled state, a constant input current. Second
+    derivatives are those of this gradient, the states in it being differentiated as [`hamlayers.Implicit`][] does.
 
     **Arguments:**
 
@@ -61,9 +63,14 @@ def _nudged(problem: Problem, outcome: Outcome, how: Any) -> State:
     return problem.complete(outcome.carried)
 
 
+def _at_rest(problem: Problem, outcome: Outcome) -> State:
+    """The full state, with its implicit derivative, which is that of the gradient made of it."""
+    return state_at(problem, at_rest(problem, outcome.carried, solver=None), outcome)
+
+
 @_nudged.def_fwd
 def _nudged_fwd(perturbed: Any, problem: Problem, outcome: Outcome, how: Any) -> tuple[State, State]:
-    state = problem.complete(outcome.carried)
+    state = _at_rest(problem, outcome)
     return state, state
 
 
@@ -87,13 +94,15 @@ def _nudged_bwd(state: State, cotangent: Any, perturbed: Any, problem: Problem, 
     loss_by_g = {name: c for name, c in loss_by_g.items() if name in free}
     size = jnp.sqrt(inner(loss_by_g, loss_by_g) / sum(c.size for c in loss_by_g.values()))
     nudge = rule.nudge.astype(size.dtype) / jnp.where(size > 0, size, 1.0)
+    nudge = jax.lax.stop_gradient(nudge)  # the derivative of the gradient is that of one with this nudge
 
     def energy_slope(sign: float) -> Any:
         pushed = {name: -sign * nudge.astype(c.dtype) * c for name, c in loss_by_g.items()}
         total = pushed | {n: u + pushed[n] if n in pushed else u for n, u in problem.currents.items()}
         nudged = eqx.tree_at(lambda p: (p.initial, p.currents), problem, (state, total), is_leaf=lambda x: x is None)
-        settled = nudged.complete(forward(nudged, method, tolerances, max_steps).carried)
-        return jax.grad(lambda p: _energy_at_fixed(eqx.combine(p, statics), settled, free))(parameters)
+        settled = _at_rest(nudged, forward(nudged, method, tolerances, max_steps))
+        g = activations_of(problem.network, settled)
+        return jax.grad(lambda p: _energy_at_fixed(eqx.combine(p, statics), settled, g, free))(parameters)
 
     plus = energy_slope(1.0)
     minus, width = (energy_slope(-1.0), 2 * nudge) if rule.centred else (energy_slope(0.0), nudge)
@@ -114,19 +123,17 @@ def _clamped(frozen: Frozen, name: str, value: Any, current: Any) -> Any:
     return (value if mask else current) if isinstance(mask, bool) else jnp.where(mask, value, current)
 
 
-def _energy_at_fixed(problem: Problem, settled: State, free: set[str]) -> Scalar:
-    """The energy as a function of the parameters, the activations of the free layers being held at their values.
+def _energy_at_fixed(problem: Problem, settled: State, g: State, free: set[str]) -> Scalar:
+    """The energy as a function of the parameters, states and activations of the free layers being given.
 
     `L*(g) + <b, g>` at fixed `g` has the derivative of `<x, g> - L(x - b)` at fixed `x` and `g`.
     """
     network: HAM = problem.network
-    fixed = jax.tree.map(jax.lax.stop_gradient, settled)
-    g = jax.tree.map(jax.lax.stop_gradient, activations_of(network, fixed))
     g = _with_clamped(problem, g)
     energy = synapse_energy(network, g)
     for name in sorted(free):
-        layer = network.layers[name]
-        shifted = fixed[name] if layer.bias is None else fixed[name] - layer.bias.astype(fixed[name].dtype)
+        layer, x = network.layers[name], settled[name]
+        shifted = x if layer.bias is None else x - layer.bias.astype(x.dtype)
         energy = energy - layer.lagrangian(shifted).astype(energy.dtype)
     for name, u in problem.currents.items():
         energy = energy - jnp.sum(u.astype(energy.dtype) * g[name].astype(energy.dtype))
