@@ -277,6 +277,24 @@ LAWS = [
         lambda: testing.networks(max_layers="few"),
     ),
     refuses(
+        "random settling networks of one layer",
+        ValueError,
+        ("`max_layers`", "at least 2", "1"),
+        lambda: testing.settling_networks(max_layers=1),
+    ),
+    refuses(
+        "the derivatives of a layer",
+        TypeError,
+        ("`network`", "a HAM", "Layer"),
+        lambda: testing.check_gradients(hl.TanhLayer(2)),
+    ),
+    refuses(
+        "derivatives by no solver",
+        TypeError,
+        ("`settle`", "a function", "None"),
+        lambda: testing.check_gradients(linear(), settle=None),
+    ),
+    refuses(
         "random states of a function",
         TypeError,
         ("`like`", "a HAM, a Layer or a shape", "PjitFunction"),

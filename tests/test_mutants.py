@@ -537,6 +537,43 @@ SOLVERS: dict[str, tuple[str, Callable[[], Any], dict[str, Any]]] = {
 }
 
 
+def _stopped(*names: str) -> Any:
+    """`settle` with the derivative by some of its arguments left out, or that of its result."""
+
+    def settle(network: Any, state: Any, **options: Any) -> Any:
+        arguments = {"network": network, "state": state, **options}
+        stop = lambda tree: jax.tree.map(lambda a: jax.lax.stop_gradient(a) if eqx.is_inexact_array(a) else a, tree)  # noqa: E731
+        settled = hl.settle(**{name: stop(a) if name in names else a for name, a in arguments.items()})
+        return stop(settled) if "settled" in names else settled
+
+    return settle
+
+
+def _broken_batches(network: Any, state: Any, **options: Any) -> Any:
+    """The first of a batch for all of it."""
+
+    @jax.custom_batching.custom_vmap
+    def weigh(x: jax.Array) -> jax.Array:
+        return x
+
+    @weigh.def_vmap
+    def _(size: int, batched: Any, x: jax.Array) -> Any:
+        return jnp.stack([x[0], *(0.5 * x[1:])]) if batched[0] else x, batched[0]
+
+    settled = hl.settle(network, state, **options)
+    return eqx.tree_at(lambda s: s.state, settled, jax.tree.map(weigh, settled.state))
+
+
+GRADIENTS: dict[str, tuple[str, Any]] = {
+    "state held constant": ("settle: reverse mode", _stopped("settled")),
+    "network held constant": ("settle: reverse mode", _stopped("network")),
+    "inputs and clamped values held constant": ("settle: reverse mode", _stopped("inputs", "state")),
+    "one sweep taken for the derivative": ("settle: reverse mode", partial(hl.settle, gradient=hl.Truncated(1))),
+    "forward mode left out": ("settle: modes", partial(hl.settle, gradient=hl.EquilibriumPropagation())),
+    "batches mixed up": ("settle: batch", _broken_batches),
+}
+
+
 # --- unbounded energies -----------------------------------------------------------------------------------------------
 
 
@@ -609,6 +646,12 @@ def test_faulty_solver(name: str) -> None:
     _assert_caught(lambda: ht.check_network(make(), **solvers, examples=EXAMPLES), law)
 
 
+@_some_slow(GRADIENTS, ("one sweep taken for the derivative",))
+def test_faulty_gradient(name: str) -> None:
+    law, settle = GRADIENTS[name]
+    _assert_caught(lambda: ht.check_gradients(_network(), settle=settle, examples=6), law)
+
+
 @pytest.mark.parametrize("name", UNBOUNDED)
 def test_unbounded_energy(name: str) -> None:
     _assert_caught(lambda: ht.check_bounded(UNBOUNDED[name]()), "bounded")
@@ -631,5 +674,7 @@ def test_what_the_faults_are_planted_in_is_right() -> None:
 def test_table() -> None:
     """How many faults are planted, by what they are planted in; each is one test above."""
     planted = {"Lagrangians": LAGRANGIANS, "synapses": SYNAPSES, "networks": NETWORKS, "solvers": SOLVERS}
-    counts = {kind: len(faults) for kind, faults in planted.items()} | {"unbounded": len(UNBOUNDED)}
-    assert counts == {"Lagrangians": 32, "synapses": 12, "networks": 15, "solvers": 8, "unbounded": 4}
+    planted |= {"gradients": GRADIENTS, "unbounded": UNBOUNDED}
+    counts = {kind: len(faults) for kind, faults in planted.items()}
+    expected = {"Lagrangians": 32, "synapses": 12, "networks": 15, "solvers": 8, "gradients": 6, "unbounded": 4}
+    assert counts == expected

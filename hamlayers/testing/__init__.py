@@ -11,10 +11,11 @@ except ImportError as _error:
     ) from _error
 
 from ._check_bounded import check_bounded as check_bounded
+from ._check_gradients import check_gradients as check_gradients
 from ._check_lagrangian import LagrangianLike as LagrangianLike, check_lagrangian as check_lagrangian
 from ._check_network import check_network as check_network
 from ._check_synapse import check_synapse as check_synapse
-from ._networks import clamps as clamps, networks as networks
+from ._networks import clamps as clamps, networks as networks, settling_networks as settling_networks
 from ._parts import (
     lagrangian_kinds as lagrangian_kinds,
     lagrangians as lagrangians,

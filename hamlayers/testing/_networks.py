@@ -7,14 +7,17 @@ import hypothesis.strategies as st
 import numpy as np
 from jaxtyping import Bool, DTypeLike
 
-from .. import lagrangians as lg
+from .. import lagrangians as lg, synapses as sy
+from .._checks import as_shape
 from .._layer import Layer
 from .._network import HAM
 from ._parts import layers, synapses
-from ._values import Draw
+from ._values import Draw, arrays, eighths
 
 
 NAMES = ("a", "b", "c", "d")
+MODERATE = (lg.Identity, lg.ReLU, lg.Tanh, lg.SoftThreshold, lg.Sigmoid, lg.Erf, lg.Softmax)
+"""Activations of bounded slope, with all kinds of neurons that fall silent or saturate."""
 
 
 def networks(
@@ -59,6 +62,47 @@ def networks(
             label = f"s{len(found)}"
             found[label] = draw(synapses(shapes, dtype=dtype))
             connections.append((members, label))
+        return HAM(parts, synapses=found, connections=connections)
+
+    return build()
+
+
+def settling_networks(*, max_layers: int = 6, dtype: DTypeLike = np.float32) -> st.SearchStrategy[HAM]:
+    """Random trees of small layers with weak weights, nearly all of which come to rest, from any state.
+
+    Linear, rectified, saturating and softmax ones, each of which but the first is joined to an earlier one by a dense
+    synapse. The first has a bias synapse. One layer may have a threshold so high that all its neurons are silent, or
+    saturated.
+
+    **Arguments:**
+
+    - `max_layers`: at least 2. (Keyword only, like the next.)
+    - `dtype`: of the parameters.
+
+    **Raises:** `ValueError` for fewer than two layers.
+    """
+    (most,) = as_shape("settling_networks", "max_layers", max_layers)
+    if most < 2:
+        raise ValueError(f"settling_networks: `max_layers` must be at least 2, got {max_layers!r}.")
+
+    @st.composite
+    def build(draw: Draw) -> HAM:
+        count = draw(st.integers(2, most))
+        names = [f"l{i}" for i in range(count)]
+        silent = draw(st.sampled_from([None, *range(count)]))
+        parts: dict[str, Layer] = {}
+        for i, name in enumerate(names):
+            drawn = draw(layers(kinds=MODERATE, dtype=dtype))
+            high = np.full(drawn.shape, 100.0, dtype)
+            parts[name] = Layer(drawn.lagrangian, drawn.shape, tau=drawn.tau, bias=high) if i == silent else drawn
+        weak = eighths(1).map(lambda value: value / 4)
+        found: dict[str, Any] = {"u": sy.Bias(draw(arrays(parts[names[0]].shape, eighths(1), dtype)))}
+        connections: list[tuple[tuple[str, ...], str]] = [((names[0],), "u")]
+        for i in range(1, count):
+            other = names[draw(st.integers(0, i - 1))]
+            sizes = (int(np.prod(parts[other].shape)), int(np.prod(parts[names[i]].shape)))
+            found[f"w{i}"] = sy.Dense(draw(arrays(sizes, weak, dtype)))
+            connections.append(((other, names[i]), f"w{i}"))
         return HAM(parts, synapses=found, connections=connections)
 
     return build()
