@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -23,19 +24,44 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # The first example of a test compiles, the rest do not: time limits of any kind would be flaky.
 _COMMON = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
-hypothesis.settings.register_profile("default", max_examples=20, **_COMMON)
+hypothesis.settings.register_profile("default", max_examples=10, **_COMMON)
 hypothesis.settings.register_profile("fast", max_examples=5, derandomize=True, database=None, **_COMMON)
-hypothesis.settings.register_profile("ci", max_examples=30, derandomize=True, database=None, print_blob=True, **_COMMON)
+hypothesis.settings.register_profile("ci", max_examples=10, derandomize=True, database=None, print_blob=True, **_COMMON)
+hypothesis.settings.register_profile("full", max_examples=100, **_COMMON)
 hypothesis.settings.register_profile("thorough", max_examples=500, **_COMMON)
-# `--hypothesis-profile=NAME` is read later and wins.
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# Those that take longest begin, so that no process is left alone with one of them at the end.
+_LONGEST = (
+    *("test_training_kill", "test_docs_examples", "test_settle", "test_training", "test_lagrangians", "test_mutants"),
+    *("test_certify", "test_settle_gradients", "test_testing", "test_integrate_options", "test_sample", "test_fold"),
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="also the tests marked `full`, and 100 examples of each law")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The profile by the options, before the tests are imported; `--hypothesis-profile=NAME` is read later and wins."""
+    usual = "ci" if os.environ.get("CI") else "default"
+    hypothesis.settings.load_profile("full" if config.getoption("full") else usual)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    place = {name: index for index, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+    if not config.getoption("full"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("full")])
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_compiled_programs() -> Iterator[None]:
-    """Drop what a file compiled: each program holds memory maps, of which the system grants a process 65,530."""
+    """Drop what was compiled: each program holds memory maps, of which the system grants a process 65,530."""
     yield
-    jax.clear_caches()
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
 
 
 @pytest.fixture

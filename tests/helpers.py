@@ -1,17 +1,28 @@
 """What several test modules share: the registry of Lagrangians, precisions, norms, finite differences."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hamlayers import lagrangians as lg
 
 
 SHAPE = (3, 4)
 """The one shape of most states, so that one compiled function serves every example of a test."""
+
+ROOT = Path(__file__).resolve().parents[1]
+HANGING = 3600.0
+"""Seconds after which a process that should have ended is given up: no machine, however busy, is so slow."""
 
 Constructor = Callable[[], lg.AbstractLagrangian]
 
@@ -88,6 +99,31 @@ KINDS = [
     *("spline", "relu basis", "from activation"),
 ]
 """One or two of each, for what takes long to compile."""
+
+
+def examples(full: int) -> int:
+    """How many examples of a law that needs `full` in the profile of that name, and others in proportion."""
+    return max(1, full * hypothesis.settings().max_examples // 100)
+
+
+def only_full(cases: Iterable[Any], but: Iterable[Any]) -> list[Any]:
+    """The cases of a parametrised test, marked `full` but those that say the same in a smaller form."""
+    cases, but = list(cases), list(but)
+    assert all(case in cases for case in but), but
+    return [case if case in but else pytest.param(case, marks=pytest.mark.full) for case in cases]
+
+
+def run_python(code: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The end of another process that runs `code`, with this library, and with warnings as errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=HANGING,
+        check=False,
+    )
 
 
 @contextlib.contextmanager

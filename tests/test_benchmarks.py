@@ -2,14 +2,14 @@
 
 import subprocess
 import sys
-from pathlib import Path
+
+from helpers import HANGING, ROOT
 
 
-ROOT = Path(__file__).resolve().parents[1]
 RUN = [sys.executable, str(ROOT / "tests" / "benchmarks" / "run.py")]
 
 
 def test_unknown_name_is_refused() -> None:
-    done = subprocess.run([*RUN, "speed"], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([*RUN, "speed"], capture_output=True, text=True, check=False, timeout=HANGING)
     assert done.returncode == 2
     assert "no benchmark named speed; there are velocity, imports" in done.stderr

@@ -3,8 +3,6 @@
 import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -18,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 import safetensors.numpy
-from helpers import LAGRANGIANS, SHAPE
+from helpers import LAGRANGIANS, SHAPE, run_python
 from hypothesis import given, settings, strategies as st
 
 import hamlayers as hl
@@ -173,8 +171,7 @@ def test_the_words_are_the_same_in_every_process(tmp_path: Path) -> None:
         "hl.save(sys.argv[1], model)\n"
     )
     for name, seed in (("a", "1"), ("b", "2")):
-        environment = {**os.environ, "PYTHONHASHSEED": seed}
-        subprocess.run([sys.executable, "-c", code, tmp_path / name], check=True, env=environment)
+        run_python(code, tmp_path / name, PYTHONHASHSEED=seed).check_returncode()
     assert hl.describe(tmp_path / "a")["tree"] == hl.describe(tmp_path / "b")["tree"]
 
 
@@ -190,7 +187,7 @@ def test_sharded_arrays_are_placed_as_those_of_the_template() -> None:
         "assert found.sharding == spread.sharding and (found == spread).all()\n"
     )
     four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **four})
+    run_python(code, **four).check_returncode()
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

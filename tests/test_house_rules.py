@@ -6,10 +6,8 @@ Each of them also passes on a package without code, and binds every module that 
 import ast
 import importlib
 import inspect
-import os
 import pkgutil
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +16,11 @@ from typing import Any
 
 import jax
 import pytest
+from helpers import ROOT, run_python
 
 import hamlayers
 
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hamlayers"
 MODULE_LINES = 400
 FUNCTION_LINES = 70
@@ -256,15 +254,7 @@ def test_public_things_are_in_the_reference() -> None:
 
 
 def _run(code: str, **environment: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_python(code, **environment)
     assert done.returncode == 0, done.stderr
 
 

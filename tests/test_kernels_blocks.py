@@ -1,14 +1,10 @@
 """Kernels in blocks: the same numbers, whatever the sizes and the devices."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import run_python
 
 from hamlayers import kernels
 
@@ -90,17 +86,8 @@ got = kernels.blocked(kernel, rows=3, devices=jax.devices()[1:])(x, get="ntk")
 assert used == [1, 2, 3, 1, 2, 3, 1, 2, 3, 1], used
 np.testing.assert_allclose(got, net.kernel(x, get="ntk"), rtol=1e-5)
 """
-    root = Path(__file__).resolve().parents[1]
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=root,
-        env={**os.environ, **flags},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_python(code, **flags)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,7 +1,5 @@
 """Rounding: what each dtype costs, what ten thousand steps add up to; and the same key gives the same numbers."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 
 import diffrax
@@ -11,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import precision_tables as tables
 import pytest
-from helpers import KINDS, eps
+from helpers import KINDS, eps, run_python
 
 import hamlayers as hl
 from hamlayers import kernels, lagrangians as lg, synapses as sy
@@ -137,7 +135,7 @@ print(hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(f
 
 @pytest.mark.slow
 def test_another_process_finds_the_same_bits() -> None:
-    runs = [subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True) for _ in range(2)]
+    runs = [run_python(PROGRAM) for _ in range(2)]
     assert all(run.returncode == 0 for run in runs), runs[0].stderr
     assert runs[0].stdout == runs[1].stdout
     assert len(runs[0].stdout.strip()) == 64

@@ -1,15 +1,12 @@
 """The order of a sweep: colour classes, what each may rely on, and what is refused."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import run_python
 
 import hamlayers as hl
 from hamlayers import lagrangians, synapses
@@ -116,19 +113,8 @@ def test_colours_do_not_depend_on_how_names_are_hashed() -> None:
         "w = hl.synapses.Dense(np.ones((1, 1), np.float32))\n"
         "print(schedule(hl.HAM(layers, synapses={'w': w}, connections=ring), names))\n"
     )
-    root = Path(__file__).resolve().parents[1]
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=root,
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=300,
-        )
-        for seed in ("1", "2")
-    ]
+    runs = [run_python(code, PYTHONHASHSEED=seed) for seed in ("1", "2")]
+    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr
     assert runs[0].stdout == runs[1].stdout
 
 

@@ -163,8 +163,8 @@ KILLED = TINY.replace("quasi-truth truth --seeds 2", "truth --seeds 25")
 
 def test_killed_runs_end_with_the_same_rows(tmp_path: Path, run: Run) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    rng = random.Random()
-    for _ in range(2):
+    rng, kills = random.Random(), 0
+    while kills < 2:
         process = subprocess.Popen(
             [sys.executable, "-m", "hamlayers", *KILLED.split()],
             cwd=tmp_path,
@@ -177,10 +177,14 @@ def test_killed_runs_end_with_the_same_rows(tmp_path: Path, run: Run) -> None:
             assert process.stderr.readline().startswith("hamlayers study: ")
         time.sleep(rng.uniform(0, 0.1))  # any moment
         process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        process.stderr.close()
+        process.communicate()
         rows = _rows("t.csv")
-        assert 0 < len(rows) < 50
+        assert 0 < len(rows) <= 50
+        if len(rows) == 50:  # this process did not get its turn in time
+            Path("t.csv").unlink()
+        else:
+            assert process.returncode == -signal.SIGKILL
+            kills += 1
     code, out, _ = run(KILLED + "--quiet")
     assert code == 0
     assert f"50, {50 - len(rows)} of them new" in out

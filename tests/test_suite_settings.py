@@ -1,10 +1,12 @@
 """The suite's own settings are in force: a check that is switched off silently would prove nothing."""
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from beartype import beartype
+from hypothesis import settings
 from jaxtyping import Array, Float, jaxtyped
 
 
@@ -43,3 +45,11 @@ def test_single_precision_is_the_default() -> None:
 
 def test_keys_differ(getkey) -> None:
     assert jax.random.uniform(getkey()) != jax.random.uniform(getkey())
+
+
+def test_examples_are_in_proportion_to_the_profile() -> None:
+    assert helpers.examples(1000) == 10 * settings().max_examples
+    assert helpers.examples(1) == max(1, settings().max_examples // 100)
+    assert [len(case.marks) if hasattr(case, "marks") else 0 for case in helpers.only_full("abc", but="b")] == [1, 0, 1]
+    with pytest.raises(AssertionError):
+        helpers.only_full("abc", but="d")

@@ -1,8 +1,6 @@
 """`hamlayers.testing`: its strategies draw what they say, its laws hold for everything the library has."""
 
 import inspect
-import subprocess
-import sys
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import run_python
 from hypothesis import given, settings
 
 import hamlayers as hl
@@ -198,7 +197,7 @@ def test_without_hypothesis_the_extra_is_named() -> None:
         "else:\n"
         "    raise SystemExit('imported')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    done = run_python(code)
     assert done.returncode == 0, done.stderr
 
 

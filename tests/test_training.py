@@ -3,8 +3,6 @@
 import io
 import math
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import run_python
 from hypothesis import given, settings, strategies as st
 from jaxtyping import Array, Float
 
@@ -819,19 +818,26 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path: Pa
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="cannot write to the folder .*: (Not a directory|File exists)"):
         fit(loss=untraced, checkpoint=tmp_path / "file")
+    # root writes everywhere, so that it becomes another user; who may not read this checkout, nor what Python has not
+    # imported yet, hence a whole run before
     code = (
-        "import os, sys\n"
-        "import equinox, jax, optax\n"
+        "import os, sys, tempfile\n"
+        "import jax, optax\n"
         "from hamlayers import training\n"
+        "def fit(folder):\n"
+        "    training.fit(jax.numpy.zeros(3), lambda m, b, k: m.sum(), jax.numpy.zeros(1), optimizer=optax.sgd(1.0),\n"
+        "                 steps=1, key=jax.random.key(0), checkpoint=folder)\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        "    fit(folder)\n"
         "if os.geteuid() == 0: os.seteuid(65534)\n"
         "try:\n"
-        "    training.fit(jax.numpy.zeros(3), lambda m, b, k: m.sum(), jax.numpy.zeros(1), optimizer=optax.sgd(1.0),\n"
-        "                 steps=1, key=jax.random.key(0), checkpoint=sys.argv[1])\n"
+        "    fit(sys.argv[1])\n"
         "except OSError as error:\n"
         "    print(type(error).__name__, error)\n"
     )
     tmp_path.chmod(0o500)
-    found = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    found = run_python(code, tmp_path)
     tmp_path.chmod(0o700)
+    assert found.returncode == 0, found.stderr
     assert "PermissionError" in found.stdout
     assert f"fit: `checkpoint`: cannot write to the folder {tmp_path}: Permission denied" in found.stdout

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import only_full
 
 import hamlayers as hl
 
@@ -17,7 +18,7 @@ import hamlayers as hl
 # One process imports everything and then forks the runs, which saves importing it all for every one of them; jax has
 # not been used before the fork, so that each run starts it, compiles and trains by itself, and dies by itself.
 SCRIPT = """
-import os, signal, sys, time, warnings
+import os, random, signal, sys, time, warnings
 warnings.simplefilter("error")
 import equinox as eqx, jax, jax.numpy as jnp, numpy as np, optax
 import hamlayers as hl
@@ -51,39 +52,40 @@ def run(folder, every):
     np.savez(os.path.join(folder, "end.npz"), *arrays)
 
 
+def last_step(folder):
+    return max((int(name[5:14]) for name in os.listdir(folder) if name.startswith("step_")), default=0)
+
+
+random = random.Random(0)
 for line in sys.stdin:
-    folder, every, moment = line.split()
+    folder, every, saves = line.split()
     child = os.fork()
     if child == 0:
         run(folder, int(every))
         os._exit(0)
-    # the moment counts from when the run has written its first new checkpoint, or, if it is negative, from its start
-    began, seen = time.monotonic(), set(os.listdir(folder))
-    if float(moment) >= 0:
-        while set(os.listdir(folder)) <= seen and os.waitpid(child, os.WNOHANG) == (0, 0):
-            time.sleep(0.002)
-        began = time.monotonic()
-    status = 0
-    while time.monotonic() < began + abs(float(moment)):
+    # killed once it has saved so many times, or, if that is 0, within two seconds, while it starts
+    later, found, status = time.monotonic() + random.uniform(0, 2), 0, 0
+    last = last_step(folder)
+    while not found and (last_step(folder) < last + int(saves) if int(saves) else time.monotonic() < later):
         found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            break
-        time.sleep(0.0005)
-    else:
+        time.sleep(random.uniform(0, 0.002))
+    if not found:
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
     print("killed" if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
 """
-KILLS = 20
+STEPS, NEVER = 400, 1000
+assert f"STEPS = {STEPS}\n" in SCRIPT
 
 
 @pytest.mark.slow
-def test_a_run_killed_twenty_times_ends_with_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", only_full([5, 20], but=[5]))
+def test_a_run_killed_again_and_again_ends_with_the_same_bits(tmp_path: Path, kills: int) -> None:
     whole, broken, cache = (tmp_path / name for name in ("whole", "broken", "cache"))
     whole.mkdir(), broken.mkdir()
     environment = {
         **os.environ,
-        # what a run compiles is kept for the next one, so that this test takes one minute and not ten
+        # what a run compiles is kept for the next one, or this test would take ten times as long
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -96,25 +98,25 @@ def test_a_run_killed_twenty_times_ends_with_the_same_bits(tmp_path: Path) -> No
         assert process.stdin is not None
         assert process.stdout is not None
 
-        def run(folder: Path, every: int, moment: float) -> str:
-            print(folder, every, moment, file=process.stdin, flush=True)
+        def run(folder: Path, every: int, saves: int) -> str:
+            print(folder, every, saves, file=process.stdin, flush=True)
             return process.stdout.readline().strip()
 
-        assert run(whole, 400, -600) == "0"
+        assert run(whole, 400, NEVER) == "0"
         steps = []
-        while ended.count("killed") < KILLS:
-            assert len(ended) < 60, ended
+        while ended.count("killed") < kills:
             # most of them while it trains and saves, as fast as it can; some while it starts, compiles or resumes
-            ended.append(run(broken, 1, rng.uniform(0, 0.15) if rng.random() < 0.8 else -rng.uniform(0, 2)))
+            ended.append(run(broken, 1, rng.randint(1, 2 * STEPS // kills) if rng.random() < 0.8 else 0))
+            assert ended[-1] in ("killed", "0"), ended
             steps.append(max((int(path.name[5:14]) for path in broken.glob("step_*")), default=0))
             if (broken / "end.npz").exists():  # it got to its end: from the start again, those kills count too
                 assert_same(whole, broken)
                 for path in broken.iterdir():
                     path.unlink()
-        assert run(broken, 1, -600) == "0"
+        assert run(broken, 1, NEVER) == "0"
         process.stdin.close()
     assert_same(whole, broken)
-    assert len(set(steps)) > KILLS // 3  # they were at different moments
+    assert len(set(steps)) > kills // 3  # they were at different moments
     assert not list(broken.glob("*.tmp"))
 
 
