@@ -110,7 +110,11 @@ def only_full(cases: Iterable[Any], but: Iterable[Any]) -> list[Any]:
     """The cases of a parametrised test, marked `full` but those that say the same in a smaller form."""
     cases, but = list(cases), list(but)
     assert all(case in cases for case in but), but
-    return [case if case in but else pytest.param(case, marks=pytest.mark.full) for case in cases]
+    values = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [
+        pytest.param(*value, marks=() if case in but else pytest.mark.full)
+        for case, value in zip(cases, values, strict=True)
+    ]
 
 
 def run_python(code: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:

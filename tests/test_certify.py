@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import LAGRANGIANS, SHAPE
+from helpers import LAGRANGIANS, SHAPE, examples, only_full
 from hypothesis import given, settings, strategies as st
 
 import hamlayers as hl
@@ -127,7 +127,7 @@ QUICK = ("identity, exp", "identity, softmax", "identity, identity, above", "mem
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=pytest.mark.slow if v == "unbounded" and n not in QUICK else ())
+        pytest.param(n, marks=pytest.mark.full if v == "unbounded" and n not in QUICK else ())
         for n, (_, v) in VERDICTS.items()
     ],
 )
@@ -343,26 +343,21 @@ def agrees(case: oracle.Case, seed: int) -> tuple[str, bool | None]:
     return verdict, truth
 
 
+@settings(max_examples=examples(300))
 @given(structure=st.sampled_from(STRUCTURES), seed=st.integers(0, 2**32 - 1))
 def test_no_verdict_is_wrong(structure: tuple[str, tuple[str, ...]], seed: int) -> None:
     agrees(oracle.random_case(np.random.default_rng(seed), *structure), seed)
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
-@given(structure=st.sampled_from(STRUCTURES), seed=st.integers(0, 2**32 - 1))
-def test_no_verdict_is_wrong_in_many_examples(structure: tuple[str, tuple[str, ...]], seed: int) -> None:
-    agrees(oracle.random_case(np.random.default_rng(seed), *structure), seed)
-
-
-@pytest.mark.slow
-def test_few_verdicts_are_unknown() -> None:
+@pytest.mark.parametrize("count", only_full([32, 64], but=[32]))
+def test_few_verdicts_are_unknown(count: int) -> None:
     random, counts = np.random.default_rng(0), Counter()
-    for seed in range(64):
+    for seed in range(count):
         case = oracle.random_case(random, *STRUCTURES[seed % len(STRUCTURES)])
         counts[agrees(case, seed)[0]] += 1
-    assert counts["unknown"] <= 5, counts
-    assert min(counts[verdict] for verdict in ("all weights", "these weights", "unbounded")) >= 4, counts
+    assert counts["unknown"] <= count // 12, counts
+    assert min(counts[verdict] for verdict in ("all weights", "these weights", "unbounded")) >= count // 16, counts
 
 
 def test_the_oracle_knows_the_conjugates() -> None:

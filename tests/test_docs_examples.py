@@ -3,6 +3,8 @@
 A block follows on from the one before it when its opening line is ```` ```python { .continuation } ````;
 ```` ```python { .notest } ```` is for what cannot run here. A ```` ```text ```` block is what the Python block above
 it prints, however the lines are broken; `...` stands for anything.
+
+All but the README's are for `--full`, and for `.ci/run`.
 """
 
 import ast
@@ -16,9 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from helpers import ROOT, only_full
 
 
-ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```(python|py|text)\b([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -70,7 +72,7 @@ def _agrees(shown: str, printed: str) -> bool:
     return re.fullmatch(pattern.replace(r".*\ ", ".*").replace(r"\ .*", ".*"), " ".join(printed.split())) is not None
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", only_full(EXAMPLES, but=["README.md#1"]))
 def test_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "example"}

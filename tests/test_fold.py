@@ -10,6 +10,7 @@ import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import only_full
 from jax.flatten_util import ravel_pytree
 
 import hamlayers as hl
@@ -210,10 +211,7 @@ def _unfolded() -> Any:
     return _run((_network(), _state(), _currents()), MASKS, hl.Implicit())  # all tests that use it run in float64
 
 
-_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("unrolled", "propagation")]
-
-
-@pytest.mark.parametrize("name", ["implicit", "truncated", *_SLOW])
+@pytest.mark.parametrize("name", only_full(GRADIENTS, but=["implicit", "truncated"]))
 def test_settled_as_without_folding(name: str, x64: None) -> None:
     (value, settled), found = _run((_network(), _state(), _currents()), WHOLE, GRADIENTS[name]())
     (unfolded, reference), expected = _unfolded()
@@ -227,9 +225,12 @@ def test_settled_as_without_folding(name: str, x64: None) -> None:
         np.testing.assert_allclose(_flat(part), _flat(other), rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("method", [hl.Euler(0.4), hl.Integrate(dt0=None), hl.BlockDescent(None)], ids=repr)
-def test_other_methods(method: Any, x64: None) -> None:
-    network, start, inputs = _network(), _state(), _currents()
+METHODS = {"Euler": hl.Euler(0.4), "Integrate": hl.Integrate(dt0=None), "plain sweeps": hl.BlockDescent(None)}
+
+
+@pytest.mark.parametrize("name", only_full(METHODS, but=["Euler", "Integrate"]))
+def test_other_methods(name: str, x64: None) -> None:
+    method, network, start, inputs = METHODS[name], _network(), _state(), _currents()
     options: Any = {"rtol": 1e-8, "atol": 1e-8, "inputs": inputs, "max_steps": 20000}
     settled = hl.settle(network, start, method=method, clamp=WHOLE, **options)
     reference = hl.settle(network, start, clamp=MASKS, **options)
@@ -238,12 +239,18 @@ def test_other_methods(method: Any, x64: None) -> None:
     np.testing.assert_allclose(settled.energy, driven_energy(network, inputs, settled.state), rtol=1e-12)
 
 
-def test_derivative_against_differences(x64: None) -> None:
-    """Along random directions of all parameters, clamped values and inputs together."""
+@functools.cache
+def _loss_and_slope() -> tuple[Callable, np.ndarray, np.ndarray]:
+    """The loss as a function of a vector, that vector, and the gradient there."""
     arrays, statics = eqx.partition((_network(), _state(), _currents()), eqx.is_inexact_array)
     vector, unravel = ravel_pytree(arrays)
     value = jax.jit(lambda v: _loss(eqx.combine(unravel(v), statics), WHOLE, hl.Implicit(), hl.BlockDescent())[0])
-    slope = np.asarray(jax.jit(jax.grad(value))(vector))
+    return value, np.asarray(vector), np.asarray(jax.jit(jax.grad(value))(vector))
+
+
+def test_derivative_against_differences(x64: None) -> None:
+    """Along random directions of all parameters, clamped values and inputs together."""
+    value, vector, slope = _loss_and_slope()
     for seed in range(5):
         direction = np.random.default_rng(seed).normal(size=vector.size)
         points = [float(value(vector + step * direction)) for step in (-2e-4, -1e-4, 1e-4, 2e-4)]
@@ -252,13 +259,10 @@ def test_derivative_against_differences(x64: None) -> None:
 
 
 def test_forward_mode(x64: None) -> None:
-    params = _network(), _state(), _currents()
-    arrays, statics = eqx.partition(params, eqx.is_inexact_array)
-    value = lambda a: _loss(eqx.combine(a, statics), WHOLE, hl.Implicit(), hl.BlockDescent())[0]  # noqa: E731
-    direction = jax.tree.map(lambda a: _random(*a.shape, seed=a.size), arrays)
-    _, slope = jax.jit(lambda a, d: jax.jvp(value, (a,), (d,)))(arrays, direction)
-    expected = jax.jit(jax.grad(value))(arrays)
-    np.testing.assert_allclose(slope, _flat(expected) @ _flat(direction), rtol=1e-9)
+    value, vector, slope = _loss_and_slope()
+    direction = np.random.default_rng(vector.size).normal(size=vector.size)
+    _, along = jax.jit(lambda a, d: jax.jvp(value, (a,), (d,)))(vector, direction)
+    np.testing.assert_allclose(along, slope @ direction, rtol=1e-9)
 
 
 def test_batch(x64: None) -> None:
@@ -327,7 +331,7 @@ def _loops(jaxpr: Any) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", only_full(GRADIENTS, but=["implicit", "propagation"]))
 def test_no_loop_knows_the_clamped_layer(name: str) -> None:
     """Nothing of its size in any sweep, nor in the conjugate gradients of the backward pass."""
     network = hl.HAM(

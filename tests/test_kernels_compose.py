@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from helpers import only_full
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -100,7 +101,7 @@ def test_relu_on_the_sphere(x64) -> None:
 
 
 @pytest.mark.parametrize("depth", [3])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", only_full([np.float32, np.float64], but=[np.float32]))
 def test_relu_with_he_initialisation_keeps_the_norm(depth, dtype) -> None:
     """On the diagonal `K = 2` and `Theta = 2 (depth + 1)` where `|x|^2 = d`: exact in the angle in float32 too."""
     with jax.enable_x64(dtype == np.float64):
@@ -154,20 +155,20 @@ IMAGE_NETS = {
 SHAPES = {**dict.fromkeys(NETS, (4,)), **dict.fromkeys(IMAGE_NETS, (4, 3, 2))}
 
 
-def every_net(*quick: str, slow: tuple[str, ...] = ()) -> pytest.MarkDecorator:
-    """These nets, and some more where slow tests run too."""
+def every_net(*quick: str, more: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    """These nets, and some more in the full profile."""
     return pytest.mark.parametrize(
         ("net", "shape"),
         [
             pytest.param(
-                {**NETS, **IMAGE_NETS}[name], SHAPES[name], id=name, marks=pytest.mark.slow if name in slow else ()
+                {**NETS, **IMAGE_NETS}[name], SHAPES[name], id=name, marks=pytest.mark.full if name in more else ()
             )
-            for name in (*quick, *slow)
+            for name in (*quick, *more)
         ],
     )
 
 
-@every_net("residual", "positions", slow=("product",))
+@every_net("positions", more=("residual", "product"))
 def test_the_diagonal_symmetry_copies_and_single_precision(net, shape, x64) -> None:
     x = _points(5, *shape)
     x[3] = 2 * x[1]  # parallel, where the angle is 0
@@ -256,7 +257,7 @@ def test_kernels_of_images_are_positive_semidefinite(x) -> None:
 # --- derivatives ----------------------------------------------------------------------------------
 
 
-@every_net("residual", slow=("positions",))
+@every_net("residual", more=("positions",))
 def test_derivatives_by_inputs_and_by_the_numbers_of_the_net(net, shape, x64) -> None:
     x = jnp.asarray(_points(3, *shape))
     leaves, rest = eqx.partition(net, eqx.is_inexact_array)
@@ -399,7 +400,7 @@ SLOW = (("circular, pool", "ntk"), ("residual", "ntk"), ("product with the input
 
 
 @pytest.mark.parametrize(
-    ("name", "parameterization"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
+    ("name", "parameterization"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.full) for case in SLOW)]
 )
 def test_finite_networks_on_average(name, parameterization) -> None:
     """With one activation on every path the mean over networks of *any* width is the limit: every width will do."""

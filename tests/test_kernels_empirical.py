@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import pytest
+from helpers import only_full
 from hypothesis import given, settings, strategies as st
 
 import hamlayers as hl
@@ -324,7 +325,7 @@ def _temporaries(implementation: str, n: int, memory: float | None) -> int:
     return call.lower(params, _normal(3, n, 8)).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", only_full(IMPLEMENTATIONS, but=["structured"]))
 def test_memory_stays_within_the_bound(implementation: str) -> None:
     n = 60 if implementation == "products" else 400
     free = _temporaries(implementation, n, None)
@@ -332,7 +333,7 @@ def test_memory_stays_within_the_bound(implementation: str) -> None:
         assert _temporaries(implementation, n, bound) <= bound
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", only_full(IMPLEMENTATIONS, but=["structured"]))
 def test_blocks_of_any_size_give_the_same_kernel(implementation: str) -> None:
     params, x1, x2 = _dense_params(), _normal(4, 17, 3), _normal(5, 11, 3)
     want = kernels.empirical_ntk(_dense, params, x1, x2, implementation=implementation, output="full")

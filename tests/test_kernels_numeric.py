@@ -101,7 +101,7 @@ def test_against_mpmath(name: str, x64: None) -> None:
     assert dual.expected_error <= (1e-8 if dual.method == "hermite" else 1e-6)
 
 
-@pytest.mark.parametrize("v", VARIANCES)
+@pytest.mark.parametrize("v", [VARIANCES[1], *(pytest.param(v, marks=pytest.mark.full) for v in VARIANCES[::2])])
 def test_erf_at_every_correlation(v: tuple[float, float], x64: None) -> None:
     c = CORRELATIONS * math.sqrt(v[0] * v[1])
     dual = from_function(jax.lax.erf)
@@ -173,7 +173,7 @@ LINEAR: dict[str, tuple[Callable, tuple[float, ...], type]] = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow if n in ("leaky", "maximum", "raised", "abs") else ()) for n in LINEAR],
+    [pytest.param(n, marks=pytest.mark.full if n in ("leaky", "maximum", "raised", "abs") else ()) for n in LINEAR],
 )
 def test_piecewise_linear_functions_are_hinges(name: str, x64: None) -> None:
     fn, kinks, closed = LINEAR[name]
@@ -188,7 +188,7 @@ def test_piecewise_linear_functions_are_hinges(name: str, x64: None) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["clip", *(pytest.param(n, marks=pytest.mark.slow) for n in ("abs", "hard_tanh", "soft_threshold"))]
+    "name", ["clip", *(pytest.param(n, marks=pytest.mark.full) for n in ("abs", "hard_tanh", "soft_threshold"))]
 )
 def test_hinges_are_the_nested_quadrature(name: str, x64: None) -> None:
     fn = LINEAR[name][0]
@@ -287,7 +287,7 @@ SMOOTH: dict[str, Callable] = {
     [
         "gelu-tanh",
         "gaussian",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("silu", "sigmoid", "softplus", "mish")),
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("silu", "sigmoid", "softplus", "mish")),
     ],
 )
 def test_smooth_functions_to_1e_8(name: str, x64: None) -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import KINDS, LAGRANGIANS, SHAPE, assert_within, central_difference, eps, precision
+from helpers import KINDS, LAGRANGIANS, SHAPE, assert_within, central_difference, eps, only_full, precision
 from hypothesis import given
 from jax.flatten_util import ravel_pytree
 
@@ -22,7 +22,11 @@ ROUNDINGS = 16
 """Tolerances are this many units of eps times what rounding the arguments alone changes: 12 terms are summed."""
 
 every = pytest.mark.parametrize("name", LAGRANGIANS)
+more_in_full = pytest.mark.parametrize("name", only_full(LAGRANGIANS, but=[*KINDS, "softmax all", "grouped alike"]))
 kinds = pytest.mark.parametrize("name", KINDS)
+
+DOUBLE = ["repu 1.5", "softmax", "tanh cold", "rexp hot", "layernorm shifted", "erf", "spline", "from activation"]
+"""Those that hold constants or series, which double precision shows to be exact."""
 
 # Zero and the kinks among them; large enough to saturate, not to overflow the exponentials, nor to underflow.
 numbers = st.one_of(
@@ -72,13 +76,13 @@ def facts(name: str, dtype: type, x: np.ndarray, y: np.ndarray, t: float = 0.5) 
     return known | {"x": np.asarray(x, np.float64), "y": np.asarray(y, np.float64), "t": np.asarray(t)}
 
 
-@every
+@more_in_full
 @given(x=states, y=states, t=st.floats(0, 1, width=32))
 def test_laws(name: str, x: np.ndarray, y: np.ndarray, t: float) -> None:
     check_laws(name, np.float32, facts(name, np.float32, x, y, t))
 
 
-@kinds
+@pytest.mark.parametrize("name", only_full(KINDS, but=DOUBLE))
 @given(x=states, y=states, t=st.floats(0, 1, width=32))
 def test_laws_in_double_precision(name: str, x: np.ndarray, y: np.ndarray, t: float) -> None:
     check_laws(name, np.float64, facts(name, np.float64, x, y, t))
@@ -248,9 +252,11 @@ def test_third_derivative_of_a_value() -> None:
 EXTREMES = [0.0, -0.0] + [sign * size for size in (1e-38, 1e-30, 1e2, 1e4, 1e30, 3e38) for sign in (1, -1)]
 BOUNDED = ["softmax", "softmax rows", "softmax all", "sigmoid", "tanh", "tanh cold", "ghostmax", "erf"]
 GROWING = ["identity", "relu", "softthreshold", "layernorm", "layernorm rows", "spherical", "spherical all"]
+ONE_OF_EACH = ["softmax", "softmax all", "sigmoid", "tanh cold", "ghostmax", "erf"]
+ONE_OF_EACH += ["identity", "relu", "softthreshold", "layernorm", "spherical"]
 
 
-@pytest.mark.parametrize("name", [*BOUNDED, *GROWING])
+@pytest.mark.parametrize("name", only_full([*BOUNDED, *GROWING], but=ONE_OF_EACH))
 def test_finite_at_extremes(name: str) -> None:
     """One, two and all neurons at an extreme (`test_oracles.py` says also that the values are right)."""
     for extreme in EXTREMES:
@@ -269,7 +275,7 @@ def test_finite_at_extremes(name: str) -> None:
                     assert np.all(np.isfinite(found[key])), f"{key} at {extreme}, {count} times"
 
 
-@every
+@more_in_full
 def test_not_a_number_is_not_hidden(name: str) -> None:
     x = np.zeros(SHAPE, np.float32)
     x[0, 0] = np.nan
@@ -316,13 +322,16 @@ def _in_all_dtypes(lagrangian: lg.AbstractLagrangian, x: dict[str, jax.Array]) -
     return {name: (_outputs(lagrangian, y), _outputs(lagrangian, y.astype(np.float64))) for name, y in x.items()}
 
 
-@pytest.mark.parametrize("parameters", [np.float32, np.float64])
-@kinds
-def test_dtype_is_kept_and_used(name: str, parameters: type, x64: None) -> None:
+OF_DTYPES = [*((name, "float64") for name in KINDS), *((name, "float32") for name in KINDS)]
+QUICK = [*OF_DTYPES[: len(KINDS)], ("softmax", "float32"), ("repu 1.5", "float32"), ("layernorm shifted", "float32")]
+
+
+@pytest.mark.parametrize(("name", "parameters"), only_full(OF_DTYPES, but=QUICK))
+def test_dtype_is_kept_and_used(name: str, parameters: str, x64: None) -> None:
     """Whatever the precision of the parameters; half-width results are the float32 ones, rounded once."""
     # the same numbers in both precisions
     lagrangian = jax.tree.map(lambda p: p.astype(np.float32).astype(parameters), LAGRANGIANS[name]())
-    dtypes = [jnp.float16, np.float32] if parameters == np.float64 else [jnp.bfloat16, np.float64]
+    dtypes = [jnp.float16, np.float32] if parameters == "float64" else [jnp.bfloat16, np.float64]
     x = np.random.default_rng(0).normal(size=SHAPE)
     for dtype, (found, exact) in _in_all_dtypes(
         lagrangian, {np.dtype(d).name: jnp.asarray(x, d) for d in dtypes}

@@ -667,6 +667,10 @@ def test_what_the_faults_are_planted_in_is_right() -> None:
     """Otherwise a fault might be found by accident."""
     ht.check_lagrangian(_Right(2.0), shape=(2, 3), largest=1e4, examples=EXAMPLES)
     ht.check_synapse(_synapse(_Synapse.right), G, curvature="multilinear", examples=EXAMPLES)
+
+
+@pytest.mark.full
+def test_the_networks_that_the_faults_are_planted_in_are_right() -> None:
     ht.check_network(_faulty(), integrate=None, settle=None, examples=EXAMPLES)
     ht.check_network(_strong(), examples=5)
 

@@ -83,7 +83,7 @@ CLAMPS = {
 }
 
 
-@pytest.mark.parametrize("name", ["free", "some neurons", pytest.param("a layer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["free", "some neurons", pytest.param("a layer", marks=pytest.mark.full)])
 def test_mean_and_covariance_of_a_quadratic_network(name: str) -> None:
     clamp, held = CLAMPS[name]
     network, chains, span, dt0 = gaussian_network(), 64, 400.0, 0.2
@@ -126,7 +126,7 @@ def test_mean_and_covariance_of_a_quadratic_network(name: str) -> None:
 
 
 SLOW = [diffrax.Heun(), diffrax.SRA1(), diffrax.SEA()]
-SOLVERS = [None, diffrax.Euler(), diffrax.ShARK(), *(pytest.param(s, marks=pytest.mark.slow) for s in SLOW)]
+SOLVERS = [None, diffrax.Euler(), diffrax.ShARK(), *(pytest.param(s, marks=pytest.mark.full) for s in SLOW)]
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)

@@ -141,7 +141,7 @@ MODES: dict[str, Any] = {
     "name",
     [
         "conjugate gradients",
-        pytest.param("unrolled", marks=pytest.mark.slow),
+        pytest.param("unrolled", marks=pytest.mark.full),
         "truncated",
         "equilibrium propagation",
     ],
@@ -162,7 +162,7 @@ def test_against_finite_differences(name: str, reference: np.ndarray, x64: None)
     ("gradient", "tolerance"),
     [
         pytest.param(hl.Implicit, 1e-3, id="implicit"),
-        pytest.param(lambda: hl.EquilibriumPropagation(0.03), 1e-2, id="propagation", marks=pytest.mark.slow),
+        pytest.param(lambda: hl.EquilibriumPropagation(0.03), 1e-2, id="propagation", marks=pytest.mark.full),
     ],
 )
 def test_in_single_precision(gradient: Any, tolerance: float, reference: np.ndarray) -> None:
@@ -191,7 +191,7 @@ def _quartic(g: jax.Array) -> jax.Array:
 
 
 @pytest.mark.parametrize(
-    "name", ["conjugate gradients", pytest.param("equilibrium propagation", marks=pytest.mark.slow)]
+    "name", ["conjugate gradients", pytest.param("equilibrium propagation", marks=pytest.mark.full)]
 )
 def test_flat_directions_and_shared_weights(name: str, x64: None) -> None:
     """Dead rectified neurons, normalised layers, softmax: singular Hessians; one weight in two places; damped steps."""
@@ -243,7 +243,7 @@ def _held_loss(params: Any, gradient: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "name", ["equilibrium propagation", pytest.param("conjugate gradients", marks=pytest.mark.slow)]
+    "name", ["equilibrium propagation", pytest.param("conjugate gradients", marks=pytest.mark.full)]
 )
 def test_values_of_a_layer_held_whole(name: str, x64: None) -> None:
     network, start, _ = _everything()
@@ -424,8 +424,8 @@ def test_the_derivative_does_not_depend_on_the_method(small: np.ndarray, x64: No
     "method",
     [
         pytest.param(hl.BlockDescent(None), id="plain"),
-        pytest.param(hl.BlockDescent(hl.Anderson()), id="anderson", marks=pytest.mark.slow),
-        pytest.param(hl.Synchronous(), id="synchronous", marks=pytest.mark.slow),
+        pytest.param(hl.BlockDescent(hl.Anderson()), id="anderson", marks=pytest.mark.full),
+        pytest.param(hl.Synchronous(), id="synchronous", marks=pytest.mark.full),
         pytest.param(hl.Optimistix(optx.FixedPointIteration(1e-14, 1e-14)), id="optimistix"),
     ],
 )

@@ -274,7 +274,7 @@ def test_a_run_and_one_that_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -
 
 
 @needs_digits
-@pytest.mark.slow
+@pytest.mark.full  # of the table that `test_study.py` kills too
 @pytest.mark.usefixtures("read_once")
 def test_a_killed_run_ends_with_the_same_rows(tmp_path: Path, run: Run) -> None:
     line = TINY + "--widths 1 3 --times 5e2 --seeds 2"

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import run_python
+from helpers import examples, run_python
 from hypothesis import given, settings
 
 import hamlayers as hl
@@ -241,7 +241,7 @@ QUICK = (lg.Softmax,)
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in ht.lagrangian_kinds()]
+    "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.full) for kind in ht.lagrangian_kinds()]
 )
 def test_genuine_lagrangians(kind: type) -> None:
     @given(lagrangian=ht.lagrangians(SMALL, kinds=[kind]))
@@ -252,7 +252,7 @@ def test_genuine_lagrangians(kind: type) -> None:
     check()
 
 
-@pytest.mark.parametrize("shapes", [((3,),), pytest.param(((2,), (1, 2)), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shapes", [((3,),), pytest.param(((2,), (1, 2)), marks=pytest.mark.full)])
 def test_genuine_synapses(shapes: tuple) -> None:
     @given(synapse=ht.synapses(shapes))
     @settings(max_examples=1, derandomize=True, **DRAWN, **NESTED)
@@ -278,10 +278,10 @@ def test_genuine_network() -> None:
     ht.check_network(network, examples=10)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_fuzzing() -> None:
-    """As many random networks as a fiftieth of the profile's examples: 1 by default, 10 with `thorough`."""
-    count = max(1, hypothesis.settings.default.max_examples // 50)
+    """As many random networks as a fiftieth of the profile's examples: 2 with `--full`, 10 with `thorough`."""
+    count = examples(2)
 
     @given(network=ht.networks(self_connections=True))
     @settings(max_examples=count, **DRAWN, **NESTED)

@@ -157,7 +157,7 @@ def bent() -> hl.HAM:
     return hl.HAM(layers, synapses={"m": memory}, connections=[(("v",), "m")])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_long_chains_in_a_bent_energy_give_the_gradient_of_the_likelihood() -> None:
     """By quadrature, in the threshold and all else: at fixed activations the threshold would have another one."""
     model, temperature, data = bent(), 0.8, jnp.asarray([[0.3], [2.0], [-0.5], [1.0]])
