@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="also the tests marked `full`, and 100 examples of each law")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """The profile by the options, before the tests are imported; `--hypothesis-profile=NAME` is read later and wins."""
     usual = "ci" if os.environ.get("CI") else "default"
