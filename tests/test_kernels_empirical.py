@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import pytest
-from helpers import only_full
+from helpers import examples, only_full
 from hypothesis import given, settings, strategies as st
 
 import hamlayers as hl
@@ -230,7 +230,7 @@ def test_factors_multiply_like_the_jacobians_they_stand_for(data: st.DataObject)
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * (1 + np.max(np.abs(want))))
 
 
-@settings(max_examples=6)
+@settings(max_examples=examples(40))
 @given(data=st.data())
 def test_structure_of_random_networks(data: st.DataObject) -> None:
     """Layers in random order, some of which use a weight again: the two implementations agree."""

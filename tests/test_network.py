@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_within, central_difference, eps
+from helpers import assert_within, central_difference, eps, examples
 from hypothesis import given, settings
 from jax.flatten_util import ravel_pytree
 
@@ -691,7 +691,7 @@ def _rates(network: hl.HAM, state: dict[str, jax.Array]) -> dict[str, jax.Array]
     }
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(40))
 @given(seed=st.integers(0, 10_000))
 def test_dissipation_identity(seed: int) -> None:
     """`dE/dt = -sum tau <dx, hess L dx> <= 0` (arXiv:2008.06996), and `-sum |hess L f|^2 / tau` in the state metric."""

@@ -25,8 +25,8 @@ def _normal(*shape: int, seed: int = 0) -> np.ndarray:
 # --- dense ------------------------------------------------------------------------------------------------------------
 
 
-@given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4), seed=st.integers(0, 99))
-def test_dense_is_multilinear(sizes: list[int], seed: int) -> None:
+@given(sizes=st.sampled_from([(3,), (2, 4), (4, 1, 3), (2, 3, 1, 4)]), seed=st.integers(0, 99))
+def test_dense_is_multilinear(sizes: tuple[int, ...], seed: int) -> None:
     """Against `einsum`, for any number of layers; the current into each is the contraction with the others."""
     weight, gs = _normal(*sizes, seed=seed), [_normal(n, seed=seed + i + 1) for i, n in enumerate(sizes)]
     axes = LETTERS[: len(sizes)]
