@@ -15,7 +15,7 @@ import numpy as np
 import optimistix as optx
 import pytest
 import scipy.optimize
-from helpers import eps, precision
+from helpers import eps, only_full, precision
 
 import hamlayers as hl
 from hamlayers import lagrangians, synapses
@@ -93,7 +93,10 @@ METHODS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+OFTEN = ["nesterov", "plain", "anderson", "euler", "synchronous", "fixed point", "newton", "dynamics"]
+
+
+@pytest.mark.parametrize("name", only_full(METHODS, but=OFTEN))
 def test_linear_network(name: str, x64: None) -> None:
     """Thresholds, time constants, inputs, a partly clamped layer: against a dense solve."""
     network, options = _linear(), {"rtol": 1e-7, "atol": 1e-7, "max_steps": 4000, "inputs": CURRENTS}

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import examples, run_python
+from helpers import examples, only_full, run_python
 from hypothesis import given, settings
 
 import hamlayers as hl
@@ -72,8 +72,9 @@ def test_shrinking_ends_at_what_is_readable() -> None:
 
 
 @pytest.mark.slow
-def test_networks_shrink_to_one_layer() -> None:
-    network = _smallest(ht.networks(kinds=[lg.Identity]), lambda drawn: True)
+@pytest.mark.parametrize("largest", only_full([2, 4], but=[2]))
+def test_networks_shrink_to_one_layer(largest: int) -> None:
+    network = _smallest(ht.networks(kinds=[lg.Identity], max_layers=largest), lambda drawn: True)
     assert len(network.layers) == 1
     assert network.connections == ()
     layer = _smallest(ht.layers(kinds=[lg.Identity]), lambda drawn: drawn.bias is not None)
@@ -113,7 +114,7 @@ def test_states_of_a_network_fit_it() -> None:
     fit()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_networks_of_every_kind_are_drawn() -> None:
     drawn: list[hl.HAM] = []
     identity = [lg.Identity, lg.Tanh]  # quick to build

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import run_python
+from helpers import only_full, run_python
 from hypothesis import given, settings, strategies as st
 from jaxtyping import Array, Float
 
@@ -307,7 +307,7 @@ CONSTRAINED = {
 }
 
 
-@pytest.mark.parametrize("name", CONSTRAINED)
+@pytest.mark.parametrize("name", only_full(CONSTRAINED, but=["tanh", "softmax", "layernorm", "spline", "relu basis"]))
 def test_constraints_hold_through_training(name: str) -> None:
     """Every parameter is pushed down hard; the Lagrangian stays what its constructor would accept, and convex."""
     layer = hl.Layer(CONSTRAINED[name](), 4)
