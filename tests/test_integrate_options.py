@@ -279,8 +279,8 @@ ADJOINTS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", only_full(ADJOINTS, but=["checkpoints"]))
+@pytest.mark.full
+@pytest.mark.parametrize("name", ADJOINTS)
 def test_derivatives_at_adaptive_steps_by_every_adjoint(name: str, x64: None) -> None:
     """With steps that differences can follow: a shared tight tolerance."""
     network, start = _network(np.float64), {"v": np.array([0.6, -0.9, 0.2]), "h": np.array([0.4, 1.1])}
