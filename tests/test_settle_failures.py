@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 import pytest
-from helpers import eps, precision
+from helpers import eps, only_full, precision
 
 import hamlayers as hl
 from hamlayers import synapses
