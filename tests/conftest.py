@@ -1,5 +1,6 @@
 """Settings of the whole suite, and the fixtures that every test may use."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -56,6 +57,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("full")]
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tracing makes many objects that live on: garbage is looked for less often, and not among what imports made."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_compiled_programs() -> Iterator[None]:
     """Drop what was compiled: each program holds memory maps, of which the system grants a process 65,530."""
@@ -63,6 +71,7 @@ def _forget_compiled_programs() -> Iterator[None]:
     maps = Path("/proc/self/maps")
     if not maps.exists() or maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
