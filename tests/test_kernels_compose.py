@@ -168,7 +168,7 @@ def every_net(*quick: str, more: tuple[str, ...] = ()) -> pytest.MarkDecorator:
     )
 
 
-@every_net("positions", more=("residual", "product"))
+@every_net("residual", more=("positions", "product"))
 def test_the_diagonal_symmetry_copies_and_single_precision(net, shape, x64) -> None:
     x = _points(5, *shape)
     x[3] = 2 * x[1]  # parallel, where the angle is 0

@@ -120,7 +120,10 @@ def test_discrete_steps_are_the_loop(momentum: float | None) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("solver", [None, diffrax.Kvaerno3()], ids=["default", "implicit"])
+@pytest.mark.parametrize(
+    "solver",
+    [pytest.param(None, id="default"), pytest.param(diffrax.Kvaerno3(), id="implicit", marks=pytest.mark.full)],
+)
 def test_a_plain_function_is_a_loss(solver: diffrax.AbstractSolver | None) -> None:
     k, test, y, f0, f0_test = _problem()
     predict = kernels.gradient_descent(k, y, _mean_square, test, rtol=1e-8, solver=solver)
