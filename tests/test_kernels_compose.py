@@ -400,7 +400,7 @@ SLOW = (("circular, pool", "ntk"), ("residual", "ntk"), ("product with the input
 
 
 @pytest.mark.parametrize(
-    ("name", "parameterization"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.full) for case in SLOW)]
+    ("name", "parameterization"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 )
 def test_finite_networks_on_average(name, parameterization) -> None:
     """With one activation on every path the mean over networks of *any* width is the limit: every width will do."""

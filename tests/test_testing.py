@@ -114,7 +114,7 @@ def test_states_of_a_network_fit_it() -> None:
     fit()
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_networks_of_every_kind_are_drawn() -> None:
     drawn: list[hl.HAM] = []
     identity = [lg.Identity, lg.Tanh]  # quick to build
