@@ -173,8 +173,9 @@ def test_killed_runs_end_with_the_same_rows(tmp_path: Path, run: Run) -> None:
             text=True,
         )
         assert process.stderr is not None
-        for _ in range(3):  # at least two rows
-            assert process.stderr.readline().startswith("hamlayers study: ")
+        for _ in range(3):  # at least two rows, unless so many are there already
+            line = process.stderr.readline()
+            assert line == "" or line.startswith("hamlayers study: ")
         time.sleep(rng.uniform(0, 0.1))  # any moment
         process.send_signal(signal.SIGKILL)
         process.communicate()
