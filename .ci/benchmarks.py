@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_WORDS = [
-    *("One", "Import", "First", "Half-hidden"),
+    *("One", "Import", "First", "Half-hidden", "Evaluations"),
     *("Settling", "One", "Three"),
     *("Gradient", "Memory", "Error", "First"),
     *("Training", "Loop", "Test"),
@@ -17,7 +17,7 @@ FIRST_WORDS = [
     *("Tangent", "Tangent", "Tangent"),
     *("Squared", "Squared"),
 ]
-WITHOUT_RATIOS = ("Memory", "Error", "Squared", "Test")
+WITHOUT_RATIOS = ("Evaluations", "Memory", "Error", "Squared", "Test")
 
 
 def check(table: str) -> None:

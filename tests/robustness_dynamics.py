@@ -7,7 +7,7 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from robustness import F32, gives, refuses, vec
+from robustness import gives, refuses, vec
 from robustness_network import falling, linear, memory, state
 
 import hamlayers as hl
@@ -84,6 +84,12 @@ INTEGRATE = [
         ValueError,
         ('`metric="state"`', "another solver", "ExponentialEuler"),
         lambda: run(solver=hl.ExponentialEuler(), dt0=0.1, metric="state"),
+    ),
+    refuses(
+        "an exponential solver that is to solve for derivatives backwards",
+        ValueError,
+        ("`adjoint`", "another solver", "ExponentialRK5"),
+        lambda: run(solver=hl.ExponentialRK5(), adjoint=diffrax.BacksolveAdjoint()),
     ),
     refuses(
         "a number for a controller",
@@ -207,6 +213,91 @@ INTEGRATE = [
         lambda: run(inputs=lambda t: {"a": vec(1, 0, 0)}),
     ),
     refuses(
+        "a function of time that gives nothing",
+        TypeError,
+        ("inputs", "a dict by layer name", "None"),
+        lambda: run(inputs=lambda t: None),
+    ),
+    refuses(
+        "a function of time that gives a list",
+        TypeError,
+        ("`inputs`", "dict", "list"),
+        lambda: run(inputs=lambda t: [t]),
+    ),
+    refuses(
+        "a function of time where time is coarse",
+        ValueError,
+        ("`inputs`", "float32", "hundredth of the shortest time constant"),
+        lambda: run(t0=1e7, t1=1e7 + 1, inputs=lambda t: {"a": t}),
+    ),
+    gives(
+        "a function of time where a traced time is coarse",
+        math.nan,
+        lambda: jax.jit(lambda t: leak(t0=t, t1=t + 1, inputs=lambda t: {"a": t}))(1e7)[0],
+    ),
+    refuses(
+        "more steps than time can count",
+        ValueError,
+        ("`dt0=1e-07`", "float32", "longer steps"),
+        lambda: run(dt0=1e-7),
+    ),
+    refuses(
+        "times of jumps out of order",
+        ValueError,
+        ("`times`", "strictly increasing", "[2.0, 1.0]"),
+        lambda: hl.Piecewise([2.0, 1.0], {"a": vec(1, 2, 3)}),
+    ),
+    refuses(
+        "a jump at NaN",
+        ValueError,
+        ("`times`", "finite", "nan"),
+        lambda: hl.Piecewise([math.nan], {"a": vec(1, 2)}),
+    ),
+    refuses(
+        "one number for the times of jumps",
+        ValueError,
+        ("`times`", "a vector", "()"),
+        lambda: hl.Piecewise(1.0, {"a": vec(1, 2)}),
+    ),
+    refuses(
+        "a word for the times of jumps",
+        TypeError,
+        ("`times`", "real number", "'late'"),
+        lambda: hl.Piecewise("late", {"a": vec(1, 2)}),
+    ),
+    refuses(
+        "an array for the values between jumps",
+        TypeError,
+        ("`values`", "dict", "Array"),
+        lambda: hl.Piecewise([1.0], vec(1, 2)),
+    ),
+    refuses(
+        "as many values as jumps",
+        ValueError,
+        ("values['a']", "2 entries", "(1,)"),
+        lambda: hl.Piecewise([1.0], {"a": vec(1)}),
+    ),
+    refuses(
+        "one value for all times",
+        ValueError,
+        ("values['a']", "2 entries", "()"),
+        lambda: hl.Piecewise([1.0], {"a": 1.0}),
+    ),
+    refuses(
+        "jumps in an unknown layer",
+        ValueError,
+        ("`inputs`", "among the layers", "'c'"),
+        lambda: run(inputs=hl.Piecewise([0.5], {"c": vec(1, 2)})),
+    ),
+    refuses(
+        "jumps of another shape",
+        ValueError,
+        ("inputs['a']", "broadcast", "(3,)"),
+        lambda: run(inputs=hl.Piecewise([0.5], {"a": np.ones((2, 3), np.float32)})),
+    ),
+    gives("no jumps", math.exp(-1), lambda: leak(inputs=hl.Piecewise([], {"a": [0.0]}))[0], close=1e5),
+    gives("a late start", math.exp(-1), lambda: leak(t0=1e8, t1=1e8 + 1)[0], close=1e5),
+    refuses(
         "the state between saves without dense output",
         ValueError,
         ("Trajectory.evaluate", "dense=True", "saveat"),
@@ -293,7 +384,7 @@ INTEGRATE = [
         True,
         lambda: (
             hl.integrate(hl.HAM({"a": hl.IdentityLayer(1)}), {"a": jnp.ones(1, jnp.float16)}, t1=1.0).states["a"].dtype
-            == F32
+            == jnp.float16
         ),
     ),
 ]

@@ -513,9 +513,14 @@ def _wrong_energies(solve: Method) -> Method:
     return call
 
 
+def _begun_at_zero(network: Any, state: Any, *, t0: Any, **options: Any) -> Any:
+    return hl.integrate(network, state, **options)
+
+
 SOLVERS: dict[str, tuple[str, Callable[[], Any], dict[str, Any]]] = {
     "clamp ignored by integrate": ("integrate: clamp", _network, {"integrate": _integrate_unclamped, "settle": None}),
     "tau ignored by integrate": ("integrate: dynamics", _network, {"integrate": _one_tau, "settle": None}),
+    "start ignored by integrate": ("integrate: start", _network, {"integrate": _begun_at_zero, "settle": None}),
     "integrate that climbs": ("integrate: descent", _network, {"integrate": _backwards, "settle": None}),
     "energies of integrate": (
         "integrate: energies",
@@ -680,5 +685,5 @@ def test_table() -> None:
     planted = {"Lagrangians": LAGRANGIANS, "synapses": SYNAPSES, "networks": NETWORKS, "solvers": SOLVERS}
     planted |= {"gradients": GRADIENTS, "unbounded": UNBOUNDED}
     counts = {kind: len(faults) for kind, faults in planted.items()}
-    expected = {"Lagrangians": 32, "synapses": 12, "networks": 15, "solvers": 8, "gradients": 6, "unbounded": 4}
+    expected = {"Lagrangians": 32, "synapses": 12, "networks": 15, "solvers": 9, "gradients": 6, "unbounded": 4}
     assert counts == expected

@@ -52,7 +52,8 @@ EXEMPT = {
     ),
     **dict.fromkeys(
         (
-            *("hl.AbstractAcceleration", "hl.AbstractGradient", "hl.AbstractMethod", "lg.AbstractElementwise"),
+            *("hl.AbstractAcceleration", "hl.AbstractGradient", "hl.AbstractInputs", "hl.AbstractMethod"),
+            *("lg.AbstractElementwise",),
             *("lg.AbstractLagrangian", "sy.AbstractSynapse", "kn.AbstractDual", "kn.AbstractLoss", "kn.AbstractNet"),
             *("kn.AbstractPredictor", "testing.LagrangianLike", "tr.AbstractCorruption", "tr.AbstractLoss"),
         ),

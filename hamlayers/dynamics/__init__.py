@@ -29,12 +29,14 @@ from ._exponential import (
     ExponentialEuler as ExponentialEuler,
     ExponentialHeun as ExponentialHeun,
 )
+from ._exponential_fifth import ExponentialRK5 as ExponentialRK5
 from ._gradient import (
     AbstractGradient as AbstractGradient,
     Truncated as Truncated,
     Unrolled as Unrolled,
 )
 from ._implicit import Implicit as Implicit
+from ._inputs import AbstractInputs as AbstractInputs, Piecewise as Piecewise
 from ._integrate import (
     RESULTS as RESULTS,
     Trajectory as Trajectory,

@@ -1,6 +1,6 @@
 """What is held fixed and what flows in from outside: clamps and input currents, for every solver alike."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,9 +16,6 @@ from .._typing import ClampLike, Scalar, State
 
 Frozen = dict[str, bool | Bool[Array, "..."]]
 """The clamped layers: `True` for a whole one, or a boolean array of its shape."""
-
-Inputs = State | Callable[..., Any]
-"""Currents into layers, constant or as a function of time."""
 
 
 def as_frozen(owner: str, network: HAM, clamp: ClampLike | None, *, elementwise: bool) -> Frozen:
@@ -76,11 +73,6 @@ def _check_whole_groups(owner: str, network: HAM, name: str, mask: Bool[Array, "
         )
 
 
-def as_inputs(owner: str, network: HAM, inputs: Any) -> Inputs:
-    """Checked `inputs`: arrays that broadcast to the layers' shapes, or a function of time giving such."""
-    return inputs if callable(inputs) else as_currents(owner, network, inputs)
-
-
 def as_currents(owner: str, network: HAM, inputs: Any) -> State:
     """Checked currents: arrays that broadcast to the layers' shapes, by name."""
     if inputs is None:
@@ -102,11 +94,6 @@ def as_currents(owner: str, network: HAM, inputs: Any) -> State:
                 f"{owner}: inputs[{name!r}] must broadcast to the layer's shape {shape}, got {array.shape}."
             ) from error
     return currents
-
-
-def currents_at(network: HAM, inputs: Inputs, t: Scalar) -> State:
-    """The input currents at a time."""
-    return as_currents("inputs", network, inputs(t)) if callable(inputs) else inputs
 
 
 def driven_force(network: HAM, currents: State, state: State) -> State:

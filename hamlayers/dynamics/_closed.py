@@ -53,15 +53,6 @@ class _ClosedLagrangian(AbstractLagrangian):
         return self.closure(self.lagrangian.conjugate, g)
 
 
-@final
-class _ClosedFunction(eqx.Module):
-    function: Callable[..., Any]
-    closure: Closure
-
-    def __call__(self, *arrays: Any) -> Any:
-        return self.closure(self.function, *arrays)
-
-
 def closed(network: HAM, state: Any) -> HAM:
     """The network, the traced numbers that its parts close over being leaves of it, for states like this one.
 
@@ -94,14 +85,6 @@ def closed_now(network: HAM, state: State) -> HAM:
         return network
     dtype = next((x.dtype for x in state.values()), jnp.result_type(float))
     return closed(network, {name: jax.ShapeDtypeStruct(network.layers[name].shape, dtype) for name in network.names})
-
-
-def closed_inputs(inputs: Any, t: Scalar) -> Any:
-    """Input currents; the traced numbers that a function of time closes over are leaves of it."""
-    if not callable(inputs):
-        return inputs
-    closure = closure_of(*_closed_over(inputs, lambda part, t: eqx.filter(part(t), eqx.is_array), t))
-    return inputs if closure is None else _ClosedFunction(inputs, closure)
 
 
 def _closed_over(part: Any, call: Callable[..., Any], *arrays: Any) -> tuple[Any, ...]:

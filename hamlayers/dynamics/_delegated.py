@@ -10,7 +10,7 @@ import optimistix as optx
 from .._checks import as_positive_scalar
 from .._numerics import widest_dtype
 from .._typing import Scalar, ScalarLike, State
-from ._integrate import Arguments, activation_velocity, as_controller, as_solver
+from ._integrate import Arguments, activation_velocity
 from ._method import (
     CONVERGED,
     NONFINITE,
@@ -24,6 +24,7 @@ from ._method import (
     select,
 )
 from ._problem import Problem
+from ._solvers import as_controller, as_solver
 
 
 @final

@@ -1,5 +1,6 @@
 """Integration of the dynamics over time, on diffrax."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, final
 
 import diffrax
@@ -11,23 +12,28 @@ from jaxtyping import Array, Bool, PyTree
 
 from .._checks import as_throw
 from .._network import HAM, complete_state
+from .._numerics import widest_dtype
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
-from ._clamp import (
-    Frozen,
-    Inputs,
-    as_frozen,
-    as_inputs,
-    currents_at,
-    curvature_product,
-    driven_energy,
-    driven_force,
-    hold,
-)
-from ._closed import closed, closed_inputs
-from ._exponential import ExponentialEuler, ExponentialHeun
-from ._first_step import with_first_step
+from ._clamp import Frozen, as_frozen, curvature_product, driven_energy, driven_force, hold
+from ._clock import Clock, real_time_path, with_real_event
+from ._closed import closed
+from ._first_step import narrowed, since_start, with_first_step, with_jumps
+from ._inputs import Inputs, as_inputs, currents_at, hoisted, is_smooth
 from ._saves import all_finite, read, with_energies
-from ._times import as_times, check_saves, sensible, with_times_in
+from ._solvers import ATOL, RTOL, Metric, as_controller, chosen_solver, remedy
+from ._times import (
+    Times,
+    as_times,
+    check_clock,
+    check_saves,
+    clock_of,
+    longest,
+    resolves,
+    sensible,
+    shortest,
+    time_dtype,
+    with_times_since,
+)
 
 
 @final
@@ -38,9 +44,6 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "The state or its energy became infinite or NaN: the energy may be unbounded below for these weights, a step "
         "may be too large, or a weight or an input may not be finite."
     )
-
-
-Metric = Literal["activation", "state"]
 
 
 @final
@@ -58,7 +61,7 @@ class Trajectory(eqx.Module):
     - `energies`: the global energy at those times, minus `<u, g>` for input currents `u`.
     - `stats`: diffrax's statistics, such as `num_steps`.
     - `result`: how the solve ended, a member of [`hamlayers.RESULTS`][].
-    - `interpolation`: the dense output of `SaveAt(dense=True)`, or `None`.
+    - `interpolation`: the dense output of `SaveAt(dense=True)`, a `diffrax.AbstractPath`, or `None`.
     - `event_mask`, `solver_state`, `controller_state`, `made_jump`: as in `diffrax.Solution`.
     """
 
@@ -82,34 +85,35 @@ class Trajectory(eqx.Module):
 
 @final
 class Arguments(NamedTuple):
+    """What a solve is handed. Without a clock, times are the user's, else those since the start."""
+
     network: HAM
     frozen: Frozen
     inputs: Inputs
+    clock: Clock | None = None
 
-
-def rates(args: Arguments) -> State:
-    """The decay rates `1 / tau_i`."""
-    return {name: 1 / layer.tau for name, layer in args.network.layers.items()}
+    def currents(self, t: Any) -> State:
+        """The input currents at a time."""
+        return currents_at(self.network, self.inputs, self.clock, t)
 
 
 @eqx.filter_jit
 def activation_velocity(t: Any, state: State, args: Arguments) -> State:
     """`(I + u - x) / tau`, zero where clamped. (Jitted, as diffrax traces it many times.)"""
-    force = driven_force(args.network, currents_at(args.network, args.inputs, t), state)
-    return hold(args.frozen, _over_tau(args.network, force))
+    return hold(args.frozen, _over_tau(args.network, driven_force(args.network, args.currents(t), state)))
 
 
 @eqx.filter_jit
 def state_velocity(t: Any, state: State, args: Arguments) -> State:
     """`-dE/dx / tau = hess L (I + u - x) / tau`, zero where clamped. (Jitted, as the other.)"""
-    force = driven_force(args.network, currents_at(args.network, args.inputs, t), state)
+    force = driven_force(args.network, args.currents(t), state)
     return hold(args.frozen, _over_tau(args.network, curvature_product(args.network, state, force)))
 
 
 @eqx.filter_jit
 def energy_at(t: Any, state: State, args: Arguments) -> Scalar:
     """The energy that the dynamics descends while the inputs are constant."""
-    return driven_energy(args.network, currents_at(args.network, args.inputs, t), state)
+    return driven_energy(args.network, args.currents(t), state)
 
 
 def _over_tau(network: HAM, force: State) -> State:
@@ -147,31 +151,38 @@ def integrate(
 
     - `network`: the network.
     - `state`: the state at `t0`; layers left out are completed with [`hamlayers.HAM.complete`][].
-    - `t1`, `t0`: the interval, in the units of `tau`; `t1 < t0` runs backwards. (Keyword only, like all that follow.)
+    - `t1`, `t0`: the interval, in the units of `tau`; `t1 < t0` runs backwards. The clock starts at `t0`, so a late one
+        costs no precision; a controller class of your own sees the time since. (Keyword only, like all that follow.)
     - `dt0`: the (first) step; given without a controller it is the constant step.
     - `solver`: any diffrax solver. Default: [`hamlayers.ExponentialHeun`][], whose step no stability limit holds back;
-        with `metric="state"`, `diffrax.Tsit5`.
+        with a controller of `rtol < 1e-3` [`hamlayers.ExponentialRK5`][]; with `metric="state"` or a
+        `BacksolveAdjoint`, which have no such decay, `diffrax.Tsit5`.
     - `stepsize_controller`: any diffrax controller. Default: constant steps if `dt0` is given, else
         `PIDController(rtol=1e-3, atol=1e-4)` with steps of at most twice the largest `tau`, without which the
-        derivative of a solve through a long approach to a fixed point is far less accurate than the solve itself.
+        derivative of a solve through a long approach to a fixed point is far less accurate than the solve itself;
+        of at most the smallest `tau` if `inputs` is a function that does not say when it jumps.
     - `saveat`: what to save. Default: both ends. An adjoint that takes only some kinds of saves takes no others here.
     - `clamp`: layers to hold: `True` for a whole one, or a boolean array of its shape.
     - `inputs`: currents `u` by layer name, arrays that broadcast to the layers' shapes, or a function of time giving
-        such a dict.
+        such a dict. Where they jump take [`hamlayers.Piecewise`][] or [`hamlayers.AbstractInputs`][]: a plain
+        function's pulse that is shorter than a step is lost.
     - `metric`: `"activation"` for the equation above; `"state"` for `tau_i dx_i/dt = -dE/dx_i = hess L_i (I_i - x_i)`.
     - `adjoint`, `event`, `max_steps`, `progress_meter`: diffrax's; an `event`'s condition is called with the state,
-        and `args[0]` is the network. With `max_steps=None` a state that becomes NaN is never given up.
+        and `args[0]` is the network; one with a root finder makes time and state be computed in the default precision
+        at least. With `max_steps=None` a state that becomes NaN is never given up.
     - `throw`: `True` raises `RuntimeError` on failure if called outside every jax transformation; `"inside"` also
         raises inside one, at the price of a host callback in the compiled program; `False` leaves it to `result`.
 
-    **Returns:** a [`hamlayers.Trajectory`][]. Time and state have the widest dtype of the state, at least float32.
+    **Returns:** a [`hamlayers.Trajectory`][]. Time and state are computed in the widest dtype of the state, at least
+    float32; the states returned have their own dtypes, rounded once.
 
     **Raises:**
 
     `RuntimeError` on failure as `throw` says, non-finite states included; `TypeError` and `ValueError` for a state,
     clamp or input that does not fit the network, by name, for an interval or step that is not finite, a step of the
-    wrong sign, for saves that are not in order between `t0` and `t1`, and for a solver that needs a step size or an
-    error estimate it has not. (Traced times that make no sense give states of NaN.)
+    wrong sign, for saves that are not in order between `t0` and `t1`, for a solver that needs a step size or an error
+    estimate it has not, and where the dtype of time cannot tell constant steps, or the times of a function of time,
+    apart. (Traced times that make no sense give states of NaN.)
 
     **Source:** arXiv:2008.06996, equations 1 to 4. Kidger, arXiv:2202.02435, for the solvers.
     """
@@ -179,8 +190,8 @@ def integrate(
     if not isinstance(metric, str) or metric not in ("activation", "state"):
         raise ValueError(f'integrate: `metric` must be "activation" or "state", got {metric!r}.')
     throw = as_throw("integrate", throw)
-    times = as_times(t0, t1, dt0)
-    solver = _as_solver(solver, metric)
+    times = as_times("integrate", t0, t1, dt0)
+    solver = chosen_solver(solver, stepsize_controller, metric, adjoint)
     controller = as_controller("integrate", stepsize_controller, solver, dt0)
     saveat = diffrax.SaveAt(t0=True, t1=True) if saveat is None else saveat
     options = {
@@ -191,9 +202,12 @@ def integrate(
     }
     _check_kinds(options | {"saveat": saveat})
     check_saves(saveat, times, initial)
-    args = Arguments(network, clamp, inputs)
+    step = dt0 if isinstance(controller, diffrax.ConstantStepSize) else None
+    dtype = _precision(initial, event)
+    check_clock("integrate", network, inputs, dtype, t0=t0, t1=t1, step=step)
+    args = Arguments(network, clamp, hoisted(inputs, dtype))
     trajectory = _solve(args, initial, times, solver, controller, saveat, options, metric)
-    return raise_on_failure("integrate", trajectory, throw)
+    return raise_on_failure("integrate", trajectory, throw, lambda: remedy(network, inputs, solver, controller, dt0))
 
 
 def prepare(
@@ -207,55 +221,79 @@ def prepare(
     return partial, frozen, as_inputs(owner, network, inputs)
 
 
+def _precision(state: State, event: diffrax.Event | None) -> jnp.dtype:
+    """In which to compute: diffrax looks for the time of an event in the default precision only."""
+    finds = event is not None and event.root_finder is not None
+    return widest_dtype(time_dtype(state), jnp.dtype(jnp.result_type(float) if finds else jnp.float32))
+
+
 @eqx.filter_jit
 def _solve(
     args: Arguments,
     initial: State,
-    times: tuple[Any, Any, Any],
+    times: Times,
     solver: diffrax.AbstractSolver,
     controller: diffrax.AbstractStepSizeController | None,
     saveat: diffrax.SaveAt,
     options: dict[str, Any],
     metric: Metric,
 ) -> Trajectory:
-    state = complete_state(args.network, initial)
-    with jax.numpy_dtype_promotion("standard"):
-        dtype = jnp.result_type(jnp.float32, *state.values())
-    (t0, t1, dt0), state = sensible(jax.tree.map(lambda t: t.astype(dtype), times), state)
-    args = Arguments(closed(args.network, state), args.frozen, closed_inputs(args.inputs, t0))
-    saveat = with_times_in(saveat, dtype)
-    if controller is None:
-        longest = 2 * jnp.max(jnp.stack([layer.tau for layer in args.network.layers.values()]))
-        controller = diffrax.PIDController(rtol=1e-3, atol=1e-4, dtmax=jax.lax.stop_gradient(longest).astype(dtype))
+    state, own = complete_state(args.network, initial), time_dtype(initial)
+    dtype = _precision(initial, options["event"])
+    dtypes = tuple((name, x.dtype) for name, x in state.items())
+    step = times.dt0 if isinstance(controller, diffrax.ConstantStepSize) else None
+    times, state = sensible(times, state, resolves(args.network, args.inputs, times, dtype, step))
+    state = {name: jax.lax.convert_element_type(x, dtype) for name, x in state.items()}
+    exact = clock_of(times, args.inputs)
+    clock = exact.astype(dtype)
+    args = args._replace(network=closed(args.network, state), clock=clock)
+    field = activation_velocity if metric == "activation" else state_velocity
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(activation_velocity if metric == "activation" else state_velocity),
-        solver,
-        t0,
-        t1,
+        diffrax.ODETerm(field),
+        narrowed(solver, dtype),
+        jnp.zeros_like(clock.span),
+        clock.span,
         None,
         state,
         args,
-        saveat=with_energies(saveat, energy_at),
-        stepsize_controller=controller if dt0 is None else with_first_step(controller, dt0),
+        saveat=with_energies(with_times_since(saveat, exact, dtype), energy_at, dtypes),
+        stepsize_controller=_told(controller, args, exact, times.dt0, dtype),
         throw=False,
-        **options,
+        **options | {"event": narrowed(with_real_event(options["event"], field), dtype)},
     )
-    saves = read(solution, saveat.subs, energy_at, args)
-    sound = jnp.isfinite(saves.last_energy) & all_finite(currents_at(args.network, args.inputs, t1))
+    saves = read(solution, saveat.subs, energy_at, args, state, dtypes)
+    sound = jnp.isfinite(saves.last_energy) & all_finite(args.currents(clock.span))
     result = RESULTS.promote(solution.result)
     lost = ~saves.finite | (~_is_okay(result) & ~sound)
     return Trajectory(
-        ts=saves.ts,
+        ts=jax.tree.map(lambda t: t.astype(own), saves.ts),
         states=saves.states,
-        energies=saves.energies,
+        energies=jax.tree.map(lambda energy: energy.astype(own), saves.energies),
         stats=solution.stats,
         result=RESULTS.where(lost, RESULTS.nonfinite_state, result),
-        interpolation=solution.interpolation,
+        interpolation=real_time_path(solution.interpolation, clock, dtypes),
         event_mask=solution.event_mask,
         solver_state=solution.solver_state,
         controller_state=solution.controller_state,
         made_jump=solution.made_jump,
     )
+
+
+def _told(
+    controller: diffrax.AbstractStepSizeController | None, args: Arguments, exact: Clock, dt0: Array | None, dtype: Any
+) -> diffrax.AbstractStepSizeController:
+    """The controller, or the default one, told of the first step and of jumps, at times since the start."""
+    if controller is None:
+        most = shortest(args.network) if is_smooth(args.inputs) else 2 * longest(args.network)
+        controller = diffrax.PIDController(rtol=RTOL, atol=ATOL, dtmax=jax.lax.stop_gradient(most).astype(dtype))
+    told = since_start(controller, exact, dtype)
+    step = None if dt0 is None else dt0.astype(dtype)
+    if exact.jumps is not None and exact.jumps.size > 0:
+        places = exact.jumps - exact.t0
+        inside = (places * exact.span > 0) & (jnp.abs(places) < jnp.abs(exact.span))
+        never = jnp.where(exact.span < 0, -jnp.inf, jnp.inf)
+        told = with_jumps(told, jnp.where(inside, places, never).astype(dtype), step)
+    return told if step is None else with_first_step(told, step)
 
 
 _KINDS: dict[str, tuple[type, str]] = {
@@ -277,76 +315,30 @@ def _check_kinds(options: dict[str, Any]) -> None:
         raise ValueError(f"integrate: `max_steps` must be at least 1, got {options['max_steps']}.")
 
 
-def _as_solver(solver: diffrax.AbstractSolver | None, metric: Metric) -> diffrax.AbstractSolver:
-    if solver is None:
-        return ExponentialHeun(rates) if metric == "activation" else diffrax.Tsit5()
-    rated = as_solver("integrate", solver)
-    if metric == "state" and any(map(_is_unrated, jax.tree.leaves(solver, is_leaf=_is_unrated))):
-        raise ValueError(
-            f'integrate: {type(solver).__name__} treats the leak `-x` exactly, which `metric="state"` does not have; '
-            "use another solver."
-        )
-    return rated
-
-
-def _is_unrated(node: Any) -> bool:
-    return type(node) in (ExponentialEuler, ExponentialHeun) and node.rate is None
-
-
-def as_solver(owner: str, solver: Any) -> diffrax.AbstractSolver:
-    """A solver for ordinary equations, exponential integrators, also wrapped ones, knowing the decay rates."""
-    if not isinstance(solver, diffrax.AbstractSolver):
-        raise TypeError(f"{owner}: `solver` must be a diffrax solver, got {type(solver).__name__}.")
-    if solver.term_structure not in (diffrax.AbstractTerm, diffrax.ODETerm):
-        raise TypeError(
-            f"{owner}: `solver` must be one for ordinary differential equations, got {type(solver).__name__}."
-        )
-    return jax.tree.map(lambda node: type(node)(rates) if _is_unrated(node) else node, solver, is_leaf=_is_unrated)
-
-
-def as_controller(
-    owner: str, controller: Any, solver: diffrax.AbstractSolver, dt0: ScalarLike | None
-) -> diffrax.AbstractStepSizeController | None:
-    """The controller given, constant steps if only a step is given, or `None` for the default adaptive one."""
-    if controller is not None:
-        if not isinstance(controller, diffrax.AbstractStepSizeController):
-            raise TypeError(
-                f"{owner}: `stepsize_controller` must be a diffrax controller, got {type(controller).__name__}."
-            )
-        if isinstance(controller, diffrax.ConstantStepSize) and dt0 is None:
-            raise ValueError(f"{owner}: constant steps need `dt0`, the step; got None.")
-        if isinstance(controller, diffrax.StepTo) and dt0 is not None:
-            raise ValueError(f"{owner}: `StepTo` names every step, so `dt0` must be left out; got {dt0!r}.")
-        if isinstance(controller, diffrax.AbstractAdaptiveStepSizeController):
-            _check_adaptive(owner, solver)
-        return controller
-    if dt0 is not None:
-        return diffrax.ConstantStepSize()
-    _check_adaptive(owner, solver)
-    return None
-
-
-def _check_adaptive(owner: str, solver: diffrax.AbstractSolver) -> None:
-    if not isinstance(solver, diffrax.AbstractAdaptiveSolver):
-        raise ValueError(
-            f"{owner}: {type(solver).__name__} has no error estimate to choose its steps by; give `dt0`, the step, "
-            "without an adaptive controller."
-        )
-
-
 def _is_okay(result: RESULTS) -> Bool[Array, ""]:
     return (result == RESULTS.successful) | (result == RESULTS.event_occurred)
 
 
-def raise_on_failure(owner: str, solved: Any, throw: bool | Literal["inside"]) -> Any:
-    """`solved` itself, or the error that its `result` stands for, as far as `throw` asks."""
+def raise_on_failure(
+    owner: str, solved: Any, throw: bool | Literal["inside"], advice: Callable[[], str] = lambda: ""
+) -> Any:
+    """`solved` itself, or the error that its `result` stands for, as far as `throw` asks.
+
+    **Arguments:**
+
+    - `owner`: the caller's name, for messages.
+    - `solved`: what was solved.
+    - `throw`: as the user asked.
+    - `advice`: what to do where the steps ran out.
+    """
     if throw is False:
         return solved
     okay = _is_okay(solved.result)
     if not isinstance(okay, jax.core.Tracer):
         if not bool(okay):
             steps = int(solved.stats["num_steps"])
-            raise RuntimeError(f"{owner}: {RESULTS[solved.result]} ({steps} steps were taken.)")
+            more = f" {advice()}" if bool(solved.result == RESULTS.max_steps_reached) else ""
+            raise RuntimeError(f"{owner}: {RESULTS[solved.result]} ({steps} steps were taken.){more}")
         return solved
     if throw == "inside":
         return solved.result.error_if(solved, jnp.invert(okay))

@@ -13,9 +13,12 @@ from .._checks import as_throw
 from .._network import HAM, complete_state
 from .._numerics import working_dtype
 from .._typing import ClampLike, FloatArray, Scalar, ScalarLike, State, StateLike
-from ._clamp import Frozen, Inputs, currents_at, curvature_product, driven_energy, driven_force, hold
+from ._clamp import Frozen, curvature_product, driven_energy, driven_force, hold
+from ._clock import Clock
+from ._inputs import Inputs, currents_at, hoisted
 from ._integrate import RESULTS, prepare, raise_on_failure
 from ._sample_arguments import Plan, Temperature, as_keys, as_plan, as_solver, as_temperature, default_step
+from ._times import as_times, check_clock, clock_of
 
 
 @final
@@ -44,7 +47,7 @@ class _Problem(NamedTuple):
     frozen: Frozen
     inputs: Inputs
     temperature: Any
-    start: Scalar
+    clock: Clock
     step: Scalar
 
 
@@ -100,7 +103,7 @@ def sample(
     - `solver`: any diffrax solver for stochastic equations with additive noise. Default:
         [`hamlayers.LeimkuhlerMatthews`][].
     - `clamp`: layers to hold: `True` for a whole one, or a boolean array of its shape.
-    - `inputs`: as for [`hamlayers.integrate`][].
+    - `inputs`: as for [`hamlayers.integrate`][]; jumps are seen at the next step.
     - `throw`: as for [`hamlayers.integrate`][].
 
     **Returns:** [`hamlayers.Samples`][], which [`hamlayers.diagnose`][] judges.
@@ -121,7 +124,9 @@ def sample(
         raise ValueError("sample: `clamp` holds every layer, so there is nothing to sample.")
     dt0 = default_step(network) if dt0 is None else dt0
     plan, start, step = as_plan(t0=t0, t1=t1, dt0=dt0, burn_in=burn_in, thinning=dt0 if thinning is None else thinning)
-    problem = _Problem(network, frozen, currents, as_temperature(temperature, start), start, step)
+    check_clock("sample", network, currents, start.dtype, t0=t0, t1=t1)
+    currents, clock = hoisted(currents, start.dtype), clock_of(as_times("sample", t0, t1, None), currents)
+    problem = _Problem(network, frozen, currents, as_temperature(temperature, start), clock, step)
     keys = as_keys(key, chains)
     samples = _sample(problem, partial, keys, plan, as_solver(solver), chains is not None)
     return raise_on_failure("sample", samples, throw)
@@ -140,7 +145,7 @@ def _sample(
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in [energies, *states.values()]]))
     steps = plan.burn_in + plan.thinning * plan.samples
     return Samples(
-        ts=_time(problem, plan.burn_in + plan.thinning * jnp.arange(1, plan.samples + 1)),
+        ts=problem.clock.time(_since(problem, plan.burn_in + plan.thinning * jnp.arange(1, plan.samples + 1))),
         states=states,
         energies=energies,
         stats={"num_steps": jnp.asarray(steps)},
@@ -165,7 +170,7 @@ def _chain(
     def advance(carry: tuple, _: Any) -> tuple[tuple, tuple[State, Array]]:
         carry, _ = jax.lax.scan(step, carry, length=plan.thinning)
         full = {name: carry[1][name].astype(x.dtype) if name in moving else x for name, x in initial.items()}
-        currents = currents_at(problem.network, problem.inputs, _time(problem, carry[0]))
+        currents = currents_at(problem.network, problem.inputs, problem.clock, _since(problem, carry[0]))
         return carry, (full, driven_energy(problem.network, currents, full))
 
     count = jnp.zeros((), jnp.int32)
@@ -190,28 +195,28 @@ def _keep(frozen: Frozen, new: State, old: State) -> State:
     return {name: jnp.where(frozen[name], old[name], y) if name in frozen else y for name, y in new.items()}
 
 
-def _time(problem: _Problem, count: Array) -> Float[Array, "..."]:
-    """The time after so many steps: one product, not a sum of steps that rounding would shrink."""
-    return problem.start + problem.step * count.astype(problem.step.dtype)
+def _since(problem: _Problem, count: Array) -> Float[Array, "..."]:
+    """The time since the start after so many steps: one product, not a sum of steps that rounding would shrink."""
+    return problem.step * count.astype(problem.step.dtype)
 
 
 def _terms(
     problem: _Problem, wide: State, moving: State, key: PRNGKeyArray, count: Array, solver: diffrax.AbstractSolver
 ) -> diffrax.MultiTerm:
     """Drift and noise of one step, on a clock that starts at 0 with it."""
-    network, begin = problem.network, _time(problem, count)
+    network, begin = problem.network, _since(problem, count)
     masks = {name: mask for name, mask in problem.frozen.items() if name in moving}
 
     def over_tau(name: str, x: FloatArray) -> FloatArray:
         return x / network.layers[name].tau.astype(x.dtype)
 
     def drift(t: Any, y: State, _: Any) -> State:
-        currents = currents_at(network, problem.inputs, begin + t.astype(begin.dtype))
+        currents = currents_at(network, problem.inputs, problem.clock, begin + t.astype(begin.dtype))
         slope = curvature_product(network, y, driven_force(network, currents, wide | y))
         return hold(masks, {name: over_tau(name, x) for name, x in slope.items()})
 
     def diffusion(t: Any, y: State, _: Any) -> lx.DiagonalLinearOperator:
-        level = _level(problem.temperature, begin + t.astype(begin.dtype))
+        level = _level(problem.temperature, problem.clock.time(begin + t.astype(begin.dtype)))
         variance = {name: over_tau(name, jnp.full_like(x, 2 * level.astype(x.dtype))) for name, x in y.items()}
         return lx.DiagonalLinearOperator(hold(masks, jax.tree.map(jnp.sqrt, variance)))
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
 from .._typing import Scalar, State
+from ._clock import Dtypes, rounded
 
 
 SAVE_STATE = diffrax.SubSaveAt(t1=True).fn
@@ -28,7 +29,7 @@ class _Saved(NamedTuple):
 
 @final
 class _End(NamedTuple):
-    finite: Bool[Array, ""]
+    finite: Scalar
     energy: Scalar
 
 
@@ -61,51 +62,71 @@ def _shows_its_end(subs: Any) -> bool:
     return is_sub(subs) and _saves_states(subs) and subs.t1
 
 
-def with_energies(saveat: diffrax.SaveAt, energy: EnergyAt) -> diffrax.SaveAt:
+def with_energies(saveat: diffrax.SaveAt, energy: EnergyAt, dtypes: Dtypes) -> diffrax.SaveAt:
     """The same saves, with the energies where they cannot be computed afterwards, and with the end of the solve.
 
-    Plain saves of the state stay as they are, since some adjoints take no others.
+    Plain saves of the state stay as they are, since some adjoints take no others. A function that saves is called with
+    the user's time. What it gives is saved as floating-point numbers, since diffrax marks what a root-finding event
+    takes back by infinity, whatever the dtype.
     """
     if _shows_its_end(saveat.subs):
         return saveat
 
     def extend(sub: diffrax.SubSaveAt) -> diffrax.SubSaveAt:
         def fn(t: Any, y: State, args: Any) -> _Saved:
-            return _Saved(sub.fn(t, y, args), energy(t, y, args))
+            return _Saved(jax.tree.map(_as_float, _asked(sub, t, y, args)), energy(t, y, args))
 
         return sub if _saves_states(sub) else eqx.tree_at(lambda s: s.fn, sub, fn)
 
     def end(t: Any, y: State, args: Any) -> _End:
-        return _End(all_finite(y), energy(t, y, args))
+        return _End(all_finite(rounded(y, dtypes)).astype(jnp.float32), energy(t, y, args))
 
     subs = {"user": jax.tree.map(extend, saveat.subs, is_leaf=is_sub), "end": diffrax.SubSaveAt(t1=True, fn=end)}
     return eqx.tree_at(lambda s: s.subs, saveat, subs, is_leaf=lambda x: x is None)
 
 
-def read(solution: diffrax.Solution, subs: Any, energy: EnergyAt, args: Any) -> Saves:
-    """What was saved, given the `subs` that the user asked for.
+def _asked(sub: diffrax.SubSaveAt, t: Any, y: State, args: Any) -> PyTree:
+    """What the user's function saves, called with the user's time."""
+    return sub.fn(args.clock.time(t), y, args._replace(clock=None))
+
+
+def _as_float(x: Any) -> Array:
+    """Exactly, but for whole numbers beyond the digits of a float."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
+
+
+def read(solution: diffrax.Solution, subs: Any, energy: EnergyAt, args: Any, start: State, dtypes: Dtypes) -> Saves:
+    """What was saved, given the `subs` that the user asked for: at the user's times, states in their own dtypes.
 
     **Arguments:**
 
     - `solution`: of a solve with the saves of [`with_energies`][].
     - `subs`: of the `SaveAt` that was given to it.
-    - `energy`, `args`: as for the solve.
+    - `energy`, `args`, `start`, `dtypes`: as for the solve, which starts in the state `start`.
     """
 
     def split(sub: diffrax.SubSaveAt, ts: Any, saved: Any) -> _Saved:
-        return _Saved(saved, _energies(sub, ts, saved, energy, args)) if _saves_states(sub) else saved
+        if _saves_states(sub):
+            return _Saved(rounded(saved, dtypes), _energies(sub, ts, saved, energy, args))
+        if sub.fn is SAVE_STATE:
+            return _Saved(rounded(saved.value, dtypes), saved.energy)
+        given = eqx.filter_eval_shape(_asked, sub, args.clock.span, start, args)
+        return _Saved(jax.tree.map(lambda x, like: x.astype(jnp.result_type(like)), saved.value, given), saved.energy)
 
     ts: Any = solution.ts
     saved: Any = solution.ys
     if _shows_its_end(subs):
-        energies = _energies(subs, ts, saved, energy, args)
+        states, energies = split(subs, ts, saved)
         last = -1 if subs.ts is None else jnp.sum(jnp.isfinite(ts)) - 1
-        return Saves(ts, saved, energies, all_finite({name: x[last] for name, x in saved.items()}), energies[last])
+        finite = all_finite({name: x[last] for name, x in states.items()})
+        return Saves(args.clock.time(ts), states, energies, finite, energies[last])
     parts = jax.tree.map(split, subs, ts["user"], saved["user"], is_leaf=is_sub)
     is_part = lambda x: isinstance(x, _Saved)  # noqa: E731
     values = jax.tree.map(lambda part: part.value, parts, is_leaf=is_part)
     energies = jax.tree.map(lambda part: part.energy, parts, is_leaf=is_part)
-    return Saves(ts["user"], values, energies, saved["end"].finite[-1], saved["end"].energy[-1])
+    times = jax.tree.map(args.clock.time, ts["user"])
+    return Saves(times, values, energies, saved["end"].finite[-1] == 1, saved["end"].energy[-1])
 
 
 def _energies(sub: diffrax.SubSaveAt, ts: Any, states: State, energy: EnergyAt, args: Any) -> Any:

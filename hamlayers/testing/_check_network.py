@@ -54,10 +54,10 @@ def check_network(
     **energy gradient** (`dE/dx_i = -hess L_i (I_i - x_i)`), **dissipation** (`dE/dt = -sum tau_i <v_i, hess L_i v_i>`,
     not positive if all layers are convex), **batch** (`jax.vmap` gives the numbers of a loop), **complete** (what is
     given is kept, and one missing layer is set to its drive); in `dtype` **finite** and **precision**. Then, for
-    networks of convex layers, with random clamps: **integrate: dynamics** (it starts with the velocity),
-    **integrate: descent** (the energy does not rise), **integrate: energies** (those it reports), **integrate: clamp**
-    (what is held stays); and **settle: descent**, **settle: energies** and **settle: clamp**, for one step after
-    another.
+    networks of convex layers, with random clamps: **integrate: clamp** (what is held stays), **integrate: start** (the
+    same from a late start), **integrate: dynamics** (it starts with the velocity), **integrate: descent** (the energy
+    does not rise), **integrate: energies** (those it reports); and **settle: descent**, **settle: energies** and
+    **settle: clamp**, for one step after another.
 
     **Arguments:**
 

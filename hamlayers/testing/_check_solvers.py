@@ -20,6 +20,8 @@ ALLOWED = 100
 """Errors of steps add up, over some hundred of them."""
 START = 1e-4
 """The first time at which the dynamics is looked at, in units of the shortest time constant."""
+LATE = 1024.0
+"""When the dynamics begins once more, in units of the longest time constant: it does not know its time."""
 SWEEPS, ROUNDS = 3, 4
 EXAMPLES = 20
 
@@ -68,19 +70,25 @@ def _integrate_judge(owner: str, network: Any, integrate: Solver) -> Judge:
     taus = [float(layer.tau) for layer in network.layers.values()]
     first = START * min(taus)
     times = np.concatenate([[0.0, first], np.linspace(0.1, 3, 12) * max(taus)])
+    late = LATE * max(taus)
 
     def judge(example: Any) -> Iterator[Comparison]:
         state, clamp, held = _arguments(network, example)
-        trajectory = integrate(
-            network,
-            state,
-            t1=float(times[-1]),
-            saveat=diffrax.SaveAt(ts=jnp.asarray(times)),
-            stepsize_controller=diffrax.PIDController(rtol=RTOL, atol=ATOL),
-            clamp=clamp,
-            throw=False,
-        )
-        rows = _rows(network, trajectory.states)
+
+        def solved(start: float) -> Any:
+            return integrate(
+                network,
+                state,
+                t0=start,
+                t1=start + float(times[-1]),
+                saveat=diffrax.SaveAt(ts=jnp.asarray(start + times)),
+                stepsize_controller=diffrax.PIDController(rtol=RTOL, atol=ATOL),
+                clamp=clamp,
+                throw=False,
+            )
+
+        trajectory = solved(0.0)
+        rows, again = _rows(network, trajectory.states), _rows(network, solved(late).states)
         found = along(network, trajectory.states)
         finite = (
             np.isfinite(rows).all(axis=1) & np.isfinite(found["energies"]) & np.isfinite(found["gradients"]).all(axis=1)
@@ -101,6 +109,14 @@ def _integrate_judge(owner: str, network: Any, integrate: Solver) -> Judge:
             "neurons that are held do not move",
             np.where(held, rows, start),
             np.broadcast_to(start, rows.shape),
+        )
+        yield Comparison(
+            "integrate: start",
+            f"the same from t = {late:g} as from 0",
+            again[:count],
+            rows,
+            ALLOWED * (ATOL + RTOL * np.abs(rows)),
+            "100 times the solver's tolerances",
         )
         yield Comparison(
             "integrate: dynamics",

@@ -18,7 +18,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 KERNELS = ("kernels", "empirical", "linear_training")
 SETTLING = ("settling", "settling_gradients")
 TRAINING = ("training", "training_loop", "digits")
-BENCHMARKS = ("velocity", "imports", "compilation", "solvers", *SETTLING, *TRAINING, "splines", *KERNELS)
+BENCHMARKS = ("velocity", "imports", "compilation", "solvers", "tolerances", *SETTLING, *TRAINING, "splines", *KERNELS)
 
 
 def main() -> None:
