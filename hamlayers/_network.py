@@ -11,7 +11,7 @@ from jaxtyping import DTypeLike, PRNGKeyArray
 from ._checks import as_float_array, as_key
 from ._drawing import to_dot, to_mermaid
 from ._layer import Layer
-from ._numerics import widest_dtype
+from ._numerics import widest_dtype, working_dtype
 from ._typing import Scalar, State, StateLike
 from ._wiring import (
     Connection,
@@ -266,6 +266,11 @@ class HAM(eqx.Module):
 # --- the mathematics, not jitted: the solvers trace these -----------------------------------------------------------
 
 
+def widened(state: State) -> State:
+    """The state for an energy: of half-width states, a sum of squares overflows long before they do."""
+    return {name: x.astype(working_dtype(x.dtype)) for name, x in state.items()}
+
+
 def activations_of(network: HAM, state: State) -> State:
     """`g_i` of a checked state."""
     return {name: network.layers[name].activation(x) for name, x in state.items()}
@@ -279,6 +284,7 @@ def synapse_energy(network: HAM, activations: State, connections: Sequence[Conne
 
 def energy_of(network: HAM, state: State) -> Scalar:
     """The global energy of a checked state."""
+    state = widened(state)
     layers = _total(network.layers[name].energy(x) for name, x in state.items())
     return _total([layers, synapse_energy(network, activations_of(network, state))])
 
@@ -336,6 +342,7 @@ def _total(terms: Any) -> Scalar:
 
 
 def _energy_terms(network: HAM, state: State) -> dict[str, dict[str, Scalar]]:
+    state = widened(state)
     g = activations_of(network, state)
     labelled = zip(network.connection_labels(), network.connections, strict=True)
     return {

@@ -142,7 +142,7 @@ SETTLE = [
     refuses(
         "a NaN in the state",
         RuntimeError,
-        ("settle", "state or an input is not finite", "1 of 1000 steps"),
+        ("settle", "state or an input is not finite", "0 of 1000 steps"),
         lambda: settle(state=state(vec(math.nan, 0))),
     ),
     gives(
@@ -156,6 +156,18 @@ SETTLE = [
         ("settle", "not finite", "steps"),
         lambda: settle(inputs={"a": vec(math.inf, 0)}),
     ),
+    refuses(
+        "a mask of minus infinity",
+        ValueError,
+        ("inputs['a']", "not be -inf", "-1e4"),
+        lambda: settle(inputs={"a": vec(-math.inf, 0)}),
+    ),
+    gives(
+        "a mask of minus infinity under jit does not converge",
+        False,
+        lambda: jax.jit(lambda u: settle(inputs={"a": u}).converged)(vec(-math.inf, 0)),
+    ),
+    gives("a start at rest takes no step", 0, lambda: settle(state=state(vec(0, 0)), max_steps=1).steps),
     refuses("a momentum of NaN", ValueError, ("`fast`", "between 0 and 1", "nan"), lambda: hl.Nesterov(math.nan)),
     refuses("a word for a momentum", TypeError, ("`fast`", "number", "'fast'"), lambda: hl.Nesterov("fast")),
     refuses(

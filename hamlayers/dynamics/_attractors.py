@@ -14,9 +14,9 @@ from .._checks import as_finite, as_float_array, as_number, check_known
 from .._network import HAM, activations_of
 from .._typing import ClampLike, FloatLike, State, StateLike
 from ._integrate import prepare
-from ._method import Tolerances, force_test
+from ._method import Tolerances, force_test, unseen
 from ._problem import Problem, problem_of
-from ._settle import Settled, settle
+from ._settle import Settled, as_arguments, solve
 
 
 @final
@@ -88,13 +88,13 @@ def attractors(network: HAM, states: StateLike, *, tolerance: float = 1e-2, **op
 
 def _settle_all(network: HAM, starts: State, options: dict[str, Any]) -> Settled:
     """Every start settled, in one compiled loop."""
+    _, *arguments = as_arguments(network, {name: x[0] for name, x in starts.items()}, **options)
+    return _each(network, starts, tuple(arguments))
 
-    # The options are closed over, not traced: a mask that is known decides how its layer may be swept.
-    @eqx.filter_jit
-    def each(network: HAM, starts: State) -> Settled:
-        return jax.vmap(lambda start: settle(network, start, throw=False, **options))(starts)
 
-    return each(network, starts)
+@eqx.filter_jit
+def _each(network: HAM, starts: State, arguments: tuple[Any, ...]) -> Settled:
+    return jax.vmap(lambda start: solve(network, (start, *arguments)))(starts)
 
 
 def _as_batch(network: HAM, states: Any) -> State:
@@ -227,11 +227,11 @@ def classify(
 def _check_rest(problem: Problem, tolerance: float) -> None:
     carried = problem.start
     limits = Tolerances(jnp.asarray(tolerance**2), jnp.asarray(1e-6), None)
-    rest, residual = force_test(problem, carried, problem.drive(carried), limits, jnp.asarray(jnp.inf))
-    if not bool(rest):
+    seen = force_test(problem, carried, problem.drive(carried), limits, unseen(problem))
+    if not bool(seen.rest):
         raise ValueError(
-            f"classify: the state is not at rest, the force has a root mean square of {float(residual):.3g}; settle "
-            "it, with the same `clamp` and `inputs`."
+            f"classify: the state is not at rest, the force has a root mean square of {float(seen.residual):.3g}; "
+            "settle it, with the same `clamp` and `inputs`."
         )
 
 

@@ -13,7 +13,7 @@ from .._network import HAM
 from .._typing import Scalar, State, StateLike
 from ._attractors import as_positive
 from ._clamp import as_frozen, hold
-from ._settle import settle
+from ._settle import as_arguments, settle, solve
 
 
 @final
@@ -83,29 +83,45 @@ def basin_radius(
             raise ValueError(f"basin_radius: `{name}` must be an int of at least 1, got {count!r}.")
     key = as_key("basin_radius", key)
     check_known("basin_radius", network=network, pattern=pattern, key=key)
-    loud: dict[str, Any] = options | {"throw": True}
-    quiet: dict[str, Any] = options | {"throw": False}
-    attractor = settle(network, pattern, **loud).state
+    options = {name: value for name, value in options.items() if name != "throw"}
+    attractor = settle(network, pattern, **options).state
     given = network.check_state(pattern, partial=True)
     steps = _directions(network, given, options.get("clamp"), key, samples)
 
-    @eqx.filter_jit
-    def recalled(network: HAM, radius: Scalar) -> Array:
-        def one(step: State) -> Array:
-            start = {name: x + radius.astype(x.dtype) * step[name] for name, x in given.items()}
-            settled = settle(network, start, **quiet)
-            return settled.converged & _near(network, settled.state, attractor, tolerance)
+    _, *arguments = as_arguments(network, given, **options)
 
-        return jnp.mean(jax.vmap(one)(steps).astype(jnp.float32))
+    def recalled(radius: float) -> float:
+        near = jnp.asarray(radius), jnp.asarray(tolerance)
+        return float(_recalled(network, given, steps, attractor, near, tuple(arguments)))
 
-    tried = {largest: float(recalled(network, jnp.asarray(largest)))}
+    tried = {largest: recalled(largest)}
     low, high = (largest, largest) if tried[largest] >= fraction else (0.0, largest)
     while low < high and len(tried) <= iterations:
         middle = (low + high) / 2
-        tried[middle] = float(recalled(network, jnp.asarray(middle)))
+        tried[middle] = recalled(middle)
         low, high = (middle, high) if tried[middle] >= fraction else (low, middle)
     radii = np.array(sorted(tried))
     return Basin(low, tried.get(low, 1.0), radii, np.array([tried[r] for r in radii]), attractor)
+
+
+@eqx.filter_jit
+def _recalled(
+    network: HAM,
+    given: State,
+    steps: State,
+    attractor: State,
+    near: tuple[Scalar, Scalar],
+    arguments: tuple[Any, ...],
+) -> Scalar:
+    """The fraction of the starts that come back, `near` being their distance and how close they must end."""
+    radius, tolerance = near
+
+    def one(step: State) -> Array:
+        start = {name: x + radius.astype(x.dtype) * step[name] for name, x in given.items()}
+        settled = solve(network, (start, *arguments))
+        return settled.converged & _near(network, settled.state, attractor, tolerance)
+
+    return jnp.mean(jax.vmap(one)(steps).astype(jnp.float32))
 
 
 def _directions(network: HAM, given: State, clamp: Any, key: PRNGKeyArray, samples: int) -> State:
@@ -130,12 +146,10 @@ def _directions(network: HAM, given: State, clamp: Any, key: PRNGKeyArray, sampl
     }
 
 
-def _near(network: HAM, state: State, attractor: State, tolerance: float) -> Array:
+def _near(network: HAM, state: State, attractor: State, tolerance: Scalar) -> Array:
     found, wanted = network.activations(state), network.activations(attractor)
 
-    def squares(x: Array) -> Array:
-        return jnp.mean(jnp.square(x))
+    def within(x: Array, y: Array) -> Array:
+        return jnp.mean(jnp.square(x - y)) <= jnp.square(tolerance.astype(y.dtype)) * jnp.mean(jnp.square(y))
 
-    return jnp.all(
-        jnp.stack([squares(found[n] - wanted[n]) <= tolerance**2 * squares(wanted[n]) for n in network.names])
-    )
+    return jnp.all(jnp.stack([within(found[n], wanted[n]) for n in network.names]))

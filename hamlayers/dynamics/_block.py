@@ -18,22 +18,23 @@ from ._method import (
     Loop,
     Outcome,
     Tolerances,
+    Watch,
     all_finite,
     anywhere,
     force_test,
-    higher,
     select,
+    unseen,
 )
-from ._problem import Problem, rounding
+from ._problem import Problem
 
 
 @final
 class _Iterate(NamedTuple):
     """`trial` is evaluated next, and `plain` if it is `image`; `accepted` is the last point kept, `image` its sweep.
 
-    `energy` and `residual` are those of `accepted`, `lowest` the lowest energy and `highest` the highest residual of
-    all points kept. `eliminated` are those layers where the last evaluation was, which a member of a batch that has
-    finished repeats until the others have.
+    `energy` and `residual` are those of `accepted`, `lowest` the lowest energy of all points kept, and `watch` what the
+    test of rest remembers of them. `steps` counts the points tried after the start. `eliminated` are those layers where
+    the last evaluation was, which a member of a batch that has finished repeats until the others have.
     """
 
     trial: State
@@ -44,7 +45,7 @@ class _Iterate(NamedTuple):
     energy: Scalar
     lowest: Scalar
     residual: Scalar
-    highest: Scalar
+    watch: Watch
     steps: Int[Array, ""]
     status: Int[Array, ""]
     eliminated: State | None
@@ -55,10 +56,11 @@ class BlockDescent(AbstractMethod):
     """Sweep the colour classes of the network, setting each layer to its input current: `x_i <- I_i + u_i`.
 
     For synapses that are affine in the activations of the class this minimises the energy over the class exactly; for
-    concave ones it is a majorise-minimise (CCCP) step; where neither is known, or a layer connects to itself, the step
-    is halved until the energy falls or, near rest where rounding hides that, until its slope does not turn up. So the
-    energy never rises, whatever the weights, thresholds and time constants, and there is no step size to choose. With a
-    memory of softmax neurons one sweep is one step of attention.
+    concave ones it is a majorise-minimise (CCCP) step. Where neither is known, or a layer connects to itself, it is a
+    Newton step by a few conjugate gradients, which neurons that overshoot, and if need be all, shorten until the energy
+    falls or, near rest where rounding hides that, until its slope does not turn up. So the energy never rises, whatever
+    the weights, thresholds and time constants, and there is no step size to choose. With a memory of softmax neurons
+    one sweep is one step of attention.
 
     An accelerated point is kept only if its energy is finite and not above the lowest so far (to the rounding error of
     the energy, 8 units in the last place of the sum of its terms' magnitudes); otherwise the plain sweep is taken and
@@ -106,8 +108,8 @@ class BlockDescent(AbstractMethod):
             energy=jnp.asarray(jnp.inf, dtype),
             lowest=jnp.asarray(jnp.inf, dtype),
             residual=jnp.asarray(jnp.inf, widest_dtype(dtype)),
-            highest=jnp.asarray(jnp.inf, widest_dtype(dtype)),
-            steps=jnp.zeros((), jnp.int32),
+            watch=unseen(problem),
+            steps=jnp.full((), -1, jnp.int32),
             status=jnp.asarray(RUNNING, jnp.int32),
             eliminated=problem.start_eliminated if worthwhile else None,
         )
@@ -115,7 +117,8 @@ class BlockDescent(AbstractMethod):
         def running(at: _Iterate) -> Any:
             return anywhere((at.status == RUNNING) & (at.steps < max_steps))
 
-        end = loop(running, lambda at: self._step(problem, tolerances, at), init, max_steps)
+        # The start is looked at too.
+        end = loop(running, lambda at: self._step(problem, tolerances, at), init, max_steps + 1)
         if end.eliminated:
             # Who has not converged may have been evaluated last at a point that was not kept.
             lost = anywhere(end.status != CONVERGED)
@@ -129,19 +132,20 @@ class BlockDescent(AbstractMethod):
         evaluation = problem.evaluate(at.trial)
         image = problem.sweep(at.trial, evaluation)
         energy = evaluation.energy
-        rest, residual = force_test(problem, at.trial, evaluation.target, tolerances, at.highest)
+        seen = force_test(problem, at.trial, evaluation.target, tolerances, at.watch)
+        rest, residual = seen.rest, seen.residual
         finite = all_finite(image) & jnp.isfinite(energy) & jnp.isfinite(residual)
-        good = energy <= at.lowest + rounding(evaluation)
+        good = energy <= at.lowest + evaluation.rounding
         if not problem.schedule.monotone:
             # A map that backtracks may throw momentum back and forth at a level that the energy does not resolve.
-            good = good & ((energy < at.lowest - rounding(evaluation)) | (residual <= at.residual))
+            good = good & ((energy < at.lowest - evaluation.rounding) | (residual <= at.residual))
         kept = going & finite & (at.plain | good)
         if tolerances.energy_atol is not None:
             rest = rest | (at.energy - energy <= tolerances.energy_atol.astype(energy.dtype))
         status = jnp.where(kept & rest, CONVERGED, jnp.where(at.plain & ~finite, NONFINITE, RUNNING))
         status = jnp.where(going, status, at.status).astype(jnp.int32)
         # The first evaluation is that of the start, which is what is returned if the first sweep overflows.
-        known = kept | (at.steps == 0)
+        known = kept | (at.steps < 0)
         if self.acceleration is None:
             trial, memory, plain = select(kept, image, at.image), None, at.plain
         else:
@@ -159,7 +163,7 @@ class BlockDescent(AbstractMethod):
             energy=jnp.where(known, energy, at.energy),
             lowest=jnp.where(kept, jnp.minimum(energy, at.lowest), at.lowest),
             residual=jnp.where(known, residual.astype(at.residual.dtype), at.residual),
-            highest=jnp.where(kept, higher(at.highest, residual.astype(at.highest.dtype)), at.highest),
+            watch=select(kept, at.watch.after(seen), at.watch),
             steps=at.steps + going.astype(jnp.int32),
             status=status,
             eliminated=None if at.eliminated is None else evaluation.eliminated,

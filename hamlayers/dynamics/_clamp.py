@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from .._checks import as_float_array
-from .._network import HAM, activations_of, drive_of, energy_of
+from .._network import HAM, activations_of, drive_of, energy_of, widened
 from .._typing import ClampLike, Scalar, State
+from ..lagrangians._grouped import coupled_sum
 
 
 Frozen = dict[str, bool | Bool[Array, "..."]]
@@ -61,20 +62,24 @@ def _as_mask(owner: str, name: str, mask: Any, shape: tuple[int, ...]) -> bool |
 
 
 def _check_whole_groups(owner: str, network: HAM, name: str, mask: Bool[Array, "..."]) -> None:
-    axes = network.layers[name].lagrangian.coupled_axes(mask.shape)
+    lagrangian = network.layers[name].lagrangian
+    axes = lagrangian.coupled_axes(mask.shape)
     if not axes or isinstance(mask, jax.core.Tracer):
         return
-    known = np.asarray(mask)
-    if not np.array_equal(known.any(axis=axes), known.all(axis=axes)):
-        kind = type(network.layers[name].lagrangian).__name__
+    with jax.ensure_compile_time_eval():  # also under jit, where a mask that is closed over is known
+        held = np.asarray(coupled_sum(lagrangian, mask.astype(jnp.int32)))
+        free = np.asarray(coupled_sum(lagrangian, (~mask).astype(jnp.int32)))
+    if np.any((held > 0) & (free > 0)):
+        kind = type(lagrangian).__name__
         raise ValueError(
             f"{owner}: clamp[{name!r}] freezes some of the neurons that {kind} couples along axis {axes}, and not "
-            'others, so the energy need not fall; freeze all or none along that axis, or use `metric="state"`.'
+            "others that it couples with them, so the energy need not fall; freeze all or none of those, or use "
+            '`metric="state"`.'
         )
 
 
 def as_currents(owner: str, network: HAM, inputs: Any) -> State:
-    """Checked currents: arrays that broadcast to the layers' shapes, by name."""
+    """Checked currents: arrays that broadcast to the layers' shapes, by name, and hold no -inf where that is known."""
     if inputs is None:
         return {}
     if not isinstance(inputs, Mapping):
@@ -87,6 +92,11 @@ def as_currents(owner: str, network: HAM, inputs: Any) -> State:
         if name not in network.layers:
             raise ValueError(f"{owner}: `inputs` names {name!r}, which is not among the layers {network.names}.")
         array, shape = as_float_array(owner, f"inputs[{name!r}]", value), network.layers[name].shape
+        if not isinstance(array, jax.core.Tracer) and np.any(np.isneginf(np.asarray(array))):
+            raise ValueError(
+                f"{owner}: inputs[{name!r}] must not be -inf, which has no energy; to mask neurons of a softmax use a "
+                "large finite number such as -1e4, at which they have probability 0."
+            )
         try:
             currents[name] = jnp.broadcast_to(array, shape)
         except ValueError as error:
@@ -105,7 +115,7 @@ def driven_force(network: HAM, currents: State, state: State) -> State:
 
 def driven_energy(network: HAM, currents: State, state: State) -> Scalar:
     """`E - sum_i <u_i, g_i>`: with constant currents this is what the dynamics descends."""
-    energy = energy_of(network, state)
+    energy, state = energy_of(network, state), widened(state)
     for name, u in currents.items():
         g = network.layers[name].activation(state[name])
         energy = energy - jnp.sum(u.astype(energy.dtype) * g.astype(energy.dtype))

@@ -12,10 +12,11 @@ from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 from .._checks import as_key, as_number, check_known
 from .._network import HAM
 from .._typing import Scalar, StateLike
+from ._clamp import as_currents
 from ._gradient import AbstractGradient, Truncated, Unrolled
 from ._implicit import Implicit
 from ._propagation import EquilibriumPropagation
-from ._settle import settle
+from ._settle import as_arguments, solve
 
 
 @final
@@ -103,15 +104,10 @@ def compare_gradients(
     named, start, options = _checked(network, state, gradients, directions, step, options)
     _check_kinds(loss, reference)
     check_known("compare_gradients", network=network, state=start, inputs=inputs)
-    params, statics = eqx.partition((network, start, inputs), eqx.is_inexact_array)
-
-    @eqx.filter_jit
-    def value(params: PyTree, gradient: AbstractGradient) -> tuple[Scalar, Bool[Array, ""]]:
-        network, start, inputs = eqx.combine(params, statics)
-        settled = settle(network, start, inputs=inputs, gradient=gradient, **options)
-        return _as_scalar(loss(settled.state)), settled.converged
-
-    if not bool(value(params, Implicit())[1]):
+    arguments = as_arguments(network, start, inputs=inputs, **options)
+    params, statics = eqx.partition((network, arguments[0], inputs), eqx.is_inexact_array)
+    value = _Value(statics, loss, arguments[1:])
+    if not bool(_jit_value(value, params, Implicit())[1]):
         raise ValueError(
             "compare_gradients: the state does not come to rest; allow more `max_steps`, or a larger `rtol`."
         )
@@ -130,6 +126,35 @@ def compare_gradients(
     return GradientReport(f"finite differences along {directions} directions", _distance(coarse, fine), tuple(rows))
 
 
+@final
+class _Value(eqx.Module):
+    """The loss of the settled state as a function of all that is differentiated; `arguments` are those after the state.
+
+    A pytree, so that programs that take it are compiled once, for one loss and whatever numbers.
+    """
+
+    statics: Any
+    loss: Callable[..., Scalar]
+    arguments: tuple[Any, ...]
+
+    def __call__(self, params: PyTree, gradient: AbstractGradient) -> tuple[Scalar, Bool[Array, ""]]:
+        network, start, inputs = eqx.combine(params, self.statics)
+        frozen, _, order, cut, method, _, *limits = self.arguments
+        currents = as_currents("compare_gradients", network, inputs)
+        settled = solve(network, (start, frozen, currents, order, cut, method, gradient, *limits))
+        return _as_scalar(self.loss(settled.state)), settled.converged
+
+
+@eqx.filter_jit
+def _jit_value(value: _Value, params: PyTree, gradient: AbstractGradient) -> tuple[Scalar, Bool[Array, ""]]:
+    return value(params, gradient)
+
+
+@eqx.filter_jit
+def _jit_slope(value: _Value, params: PyTree, gradient: AbstractGradient) -> PyTree:
+    return eqx.filter_grad(lambda p: value(p, gradient)[0])(params)
+
+
 def _checked(
     network: Any, state: Any, gradients: Any, directions: Any, step: Any, options: dict[str, Any]
 ) -> tuple[list[tuple[str, AbstractGradient]], Any, dict[str, Any]]:
@@ -145,7 +170,7 @@ def _checked(
     start = network.check_state(state, partial=True)
     dtypes = [x.dtype for x in start.values()] or [jnp.result_type(float)]
     precision = max(float(jnp.finfo(dtype).eps) for dtype in dtypes) ** 0.75
-    options = {"rtol": precision, "atol": 0.1 * precision, "throw": False} | options
+    options = {"rtol": precision, "atol": 0.1 * precision} | options
     named = _all(options["rtol"]) if gradients is None else gradients
     if not isinstance(named, Mapping) or not named or not all(isinstance(g, AbstractGradient) for g in named.values()):
         raise TypeError(f"compare_gradients: `gradients` must be a dict of gradients by name, got {gradients!r}.")
@@ -178,22 +203,17 @@ def _as_scalar(value: Any) -> Scalar:
     return array
 
 
-def _gradient(value: Callable, params: PyTree, rule: AbstractGradient) -> tuple[PyTree, str]:
+def _gradient(value: _Value, params: PyTree, rule: AbstractGradient) -> tuple[PyTree, str]:
     """The gradient, zeros where there is none, and how it went."""
-
-    @eqx.filter_jit
-    def differentiate(params: PyTree) -> PyTree:
-        return eqx.filter_grad(lambda p: value(p, rule)[0])(params)
-
     try:
-        found = differentiate(params)
+        found = _jit_slope(value, params, rule)
     except Exception as error:  # whatever it is, it is what the table should say
         return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     found = eqx.combine(found, jax.tree.map(jnp.zeros_like, params))
     return found, "ok" if np.all(np.isfinite(_joined(found))) else "not finite"
 
 
-def _row(value: Callable, params: PyTree, name: str, rule: AbstractGradient, error: Callable) -> GradientRow:
+def _row(value: _Value, params: PyTree, name: str, rule: AbstractGradient, error: Callable) -> GradientRow:
     found, status = _gradient(value, params, rule)
     return GradientRow(name, float("nan") if found is None else error(found), status)
 
@@ -212,10 +232,10 @@ def _directions(params: PyTree, key: PRNGKeyArray, count: int) -> list[PyTree]:
     return [jax.tree.unflatten(structure, direction(k)) for k in jax.random.split(key, count)]
 
 
-def _differences(value: Callable, params: PyTree, along: list[PyTree], step: float) -> np.ndarray:
+def _differences(value: _Value, params: PyTree, along: list[PyTree], step: float) -> np.ndarray:
     def at(direction: PyTree, shift: float) -> float:
         moved = jax.tree.map(lambda x, d: x + jnp.asarray(shift, x.dtype) * d, params, direction)
-        return float(value(moved, Implicit())[0])
+        return float(_jit_value(value, moved, Implicit())[0])
 
     return np.array([(at(d, step) - at(d, -step)) / (2 * step) for d in along])
 

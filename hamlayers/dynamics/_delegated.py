@@ -18,10 +18,13 @@ from ._method import (
     AbstractMethod,
     Loop,
     Outcome,
+    Seen,
     Tolerances,
+    Watch,
     all_finite,
     force_test,
     select,
+    unseen,
 )
 from ._problem import Problem
 from ._solvers import as_controller, as_solver
@@ -34,6 +37,7 @@ class Optimistix(AbstractMethod):
 
     The solver stops by its own tolerances, one sweep follows (which a minimiser needs along flat directions of the
     energy, where the force does not vanish), and whether the network is at rest is then tested as for every method.
+    That sweep is the last of the `max_steps`; the solver gets the others.
 
     **Arguments:**
 
@@ -66,13 +70,15 @@ class Optimistix(AbstractMethod):
 
     def run(self, problem: Problem, tolerances: Tolerances, max_steps: int, loop: Loop) -> Outcome:
         """Solve, then test."""
-        options: dict[str, Any] = {"max_steps": max_steps, "throw": False, "adjoint": optx.RecursiveCheckpointAdjoint()}
-        start = _widened(problem.start)
+        if max_steps == 1:
+            return _tested(problem, _sweep(problem.start, problem), jnp.ones((), jnp.int32), tolerances)
+        start, adjoint = _widened(problem.start), optx.RecursiveCheckpointAdjoint()
+        options: dict[str, Any] = {"max_steps": max_steps - 1, "throw": False, "adjoint": adjoint}
         if isinstance(self.solver, optx.AbstractMinimiser):
             solution = optx.minimise(_wide_energy, self.solver, start, problem, **options)
         else:
             solution = optx.fixed_point(_wide_sweep, self.solver, start, problem, **options)
-        steps = jnp.asarray(solution.stats["num_steps"], jnp.int32)
+        steps = jnp.asarray(solution.stats["num_steps"], jnp.int32) + 1
         return _tested(problem, _sweep(_narrowed(solution.value, problem), problem), steps, tolerances)
 
 
@@ -123,13 +129,10 @@ class Integrate(AbstractMethod):
 
         def at_rest(t: Any, y: State, args: Any, **kwargs: Any) -> Any:
             carried = {name: y[name] for name in problem.start}
-            rest, residual = force_test(problem, carried, problem.drive(carried), tolerances, highest)
-            return rest | ~jnp.isfinite(residual)
+            seen = force_test(problem, carried, problem.drive(carried), tolerances, watch)
+            return seen.rest | ~jnp.isfinite(seen.residual)
 
-        at_start, first = force_test(
-            problem, problem.start, problem.drive(problem.start), tolerances, _unknown(problem)
-        )
-        highest = jnp.where(at_start, jnp.inf, first)
+        watch = _after_start(problem, problem.drive(problem.start), tolerances)[1]
         dtype = widest_dtype(*(x.dtype for x in problem.initial.values()))
         t1 = self.t1.astype(dtype)
         controller = self.stepsize_controller
@@ -182,19 +185,24 @@ def _wide_energy(wide: State, problem: Problem) -> Scalar:
 def _tested(problem: Problem, carried: State, steps: Any, tolerances: Tolerances) -> Outcome:
     """The outcome at a state that another library arrived at; at the start if that is not finite."""
     start = problem.evaluate(problem.start)
-    at_start, first = force_test(problem, problem.start, start.target, tolerances, _unknown(problem))
+    first, watch = _after_start(problem, start.target, tolerances)
     end = problem.evaluate(carried)
-    rest, residual = force_test(problem, carried, end.target, tolerances, jnp.where(at_start, jnp.inf, first))
-    finite = all_finite(carried) & jnp.isfinite(residual) & jnp.isfinite(end.energy)
+    seen = force_test(problem, carried, end.target, tolerances, watch)
+    finite = all_finite(carried) & jnp.isfinite(seen.residual) & jnp.isfinite(end.energy)
     return Outcome(
         select(finite, carried, problem.start),
         jnp.where(finite, end.energy, start.energy),
-        jnp.where(finite, residual, first),
+        jnp.where(finite, seen.residual, first.residual),
         steps,
-        jnp.where(finite, jnp.where(rest, CONVERGED, RUNNING), NONFINITE).astype(jnp.int32),
+        jnp.where(finite, jnp.where(seen.rest, CONVERGED, RUNNING), NONFINITE).astype(jnp.int32),
     )
 
 
-def _unknown(problem: Problem) -> Scalar:
-    """The highest residual so far, before there is one."""
-    return jnp.asarray(jnp.inf, widest_dtype(*(x.dtype for x in problem.start.values())))
+def _after_start(problem: Problem, target: State, tolerances: Tolerances) -> tuple[Seen, Watch]:
+    """What is seen at the start, and what to remember of it: nothing, if that is a state of rest.
+
+    Nor how close to its tolerance each force was: who looks once or twice only cannot wait for that to stand still.
+    """
+    watch = unseen(problem)
+    seen = force_test(problem, problem.start, target, tolerances, watch)
+    return seen, watch._replace(highest=jnp.where(seen.rest, jnp.inf, watch.after(seen).highest))

@@ -8,7 +8,7 @@ from typing import TypeAlias, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._checks import as_flag, as_float_array
 from .._numerics import working_dtype
@@ -82,6 +82,9 @@ def effective_sample_size(draws: FloatLike, *, rank_normalised: bool = False) ->
     the chains (of divisor `N - 1`), `W = c_0`, and `V = (N - 1) W / N + B` with `B` the variance of the chains' means:
     chains that disagree count little. It is at most `M N log10(M N)`, which negative correlations reach.
 
+    Half chains that stand still, `K` of the `M`, are worth one draw together, wherever they stand: the variance of the
+    mean is then at least `(K / M)^2` of one draw's, so the number is at most `(M / K)^2`.
+
     For an autoregressive process of correlation `r` it tends to `M N (1 - r) / (1 + r)`.
 
     **Arguments:**
@@ -115,8 +118,8 @@ def split_rhat(draws: FloatLike, *, rank_normalised: bool = False) -> Float[Arra
     - `rank_normalised`: the larger of the values for the normal quantiles of the ranks of the draws, and of their
         distances from the median: for heavy tails, and for chains that differ in scale. (Keyword only.)
 
-    **Returns:** an array of the trailing shape; NaN where the draws are all equal or not finite, infinity where each
-    half chain stands still at another value.
+    **Returns:** an array of the trailing shape; NaN where the draws are all equal or not finite, infinity where any
+    half chain stands still and not all draws are equal: those that move would hide it from `W`.
 
     **Raises:** as [`hamlayers.effective_sample_size`][].
 
@@ -160,6 +163,11 @@ def _halves(draws: _Chains) -> Float[Array, "halves half"]:
     return jnp.concatenate([draws[:, :half], draws[:, -half:]])
 
 
+def _still(halves: Float[Array, "halves half"]) -> Bool[Array, " halves"]:
+    """Which halves never move: by comparison, since the variance of equal draws may round to more than zero."""
+    return jnp.all(halves == halves[:, :1], axis=1)
+
+
 def _variances(halves: Float[Array, "halves half"]) -> tuple[Scalar, Scalar]:
     """`W`, the mean of the variances, and `V`, the pooled one."""
     size = halves.shape[1]
@@ -177,7 +185,12 @@ def _rhat(draws: FloatArray, rank_normalised: bool) -> FloatArray:
         bulk, tails = plain(_ranked(x)), plain(_ranked(jnp.abs(x - jnp.median(x))))
         return jnp.where(jnp.isnan(tails), bulk, jnp.maximum(bulk, tails))  # two values have no tails
 
-    return _of_each_element(lambda x: (ranked if rank_normalised else plain)(_centred(x)), draws)
+    def statistic(x: _Chains) -> Scalar:
+        centred = _centred(x)
+        rhat = (ranked if rank_normalised else plain)(centred)
+        return jnp.where(jnp.any(_still(_halves(centred))) & jnp.any(centred != 0), jnp.inf, rhat)
+
+    return _of_each_element(statistic, draws)
 
 
 @eqx.filter_jit
@@ -190,7 +203,9 @@ def _ess(draws: FloatArray, rank_normalised: bool) -> FloatArray:
         pairs = jax.lax.cummin(jnp.sum(rho[: rho.size // 2 * 2].reshape(-1, 2), axis=1))
         tau = 2 * jnp.sum(jnp.where(pairs > 0, pairs, 0 * pairs)) - 1
         ess = halves.size / jnp.maximum(tau, 1 / math.log10(halves.size))
-        return jnp.where(pooled > 0, ess, jnp.nan)
+        still = jnp.sum(_still(halves).astype(halves.dtype))
+        ess = jnp.minimum(ess, jnp.where(still > 0, jnp.square(len(halves) / jnp.maximum(still, 1)), jnp.inf))
+        return jnp.where(jnp.any(halves != 0), ess, jnp.nan)
 
     return _of_each_element(statistic, draws)
 

@@ -21,8 +21,8 @@ RUNNING, CONVERGED, NONFINITE = 0, 1, 2
 
 @final
 class Tolerances(NamedTuple):
-    """When to stop: the root mean square of the force on every layer at most `atol + rtol * rms(x)`, or, if asked,
-    an energy that fell by no more than `energy_atol` in one step.
+    """When to stop: the force on every neuron at most `atol + rtol |x|`, or as small as rounding lets it be; or, if
+    asked, an energy that fell by no more than `energy_atol` in one step.
     """
 
     rtol: Scalar
@@ -100,32 +100,74 @@ class AbstractMethod(eqx.Module):
         """Settle."""
 
 
-def force_test(
-    problem: Problem, carried: State, target: State, tolerances: Tolerances, highest: Scalar
-) -> tuple[Bool[Array, ""], Scalar]:
-    """Whether every layer is at rest, and the largest root mean square of the force on a layer.
+@final
+class Watch(NamedTuple):
+    """What the test of rest remembers of the points before: the highest residual and the smallest excess.
 
-    Both that and the size of a layer, which the relative tolerance goes by, are those of the neurons that are not
-    clamped. `highest` is what the residual was at its highest before, infinite if this is the first: a state that
-    drifts away under a force that does not fall is not at rest, however large it has become. The residual is infinite
-    where the state is so large that its energy may not be finite.
+    Both are infinite before the first.
+    """
+
+    highest: Scalar
+    closest: Scalar
+
+    def after(self, seen: "Seen") -> "Watch":
+        """With one more point."""
+        residual, excess = seen.residual.astype(self.highest.dtype), seen.excess.astype(self.closest.dtype)
+        highest = jnp.where(jnp.isinf(self.highest), residual, jnp.maximum(self.highest, residual))
+        return Watch(highest, jnp.minimum(self.closest, excess))
+
+
+@final
+class Seen(NamedTuple):
+    """What the test of rest found.
+
+    - `rest`: whether every neuron is at rest.
+    - `residual`: the largest root mean square of the force on a layer.
+    - `excess`: the largest force on a neuron, in units of its tolerance.
+    """
+
+    rest: Bool[Array, ""]
+    residual: Scalar
+    excess: Scalar
+
+
+def unseen(problem: Problem) -> Watch:
+    """Before the first point."""
+    infinite = jnp.asarray(jnp.inf, widest_dtype(*(x.dtype for x in problem.start.values())))
+    return Watch(infinite, infinite)
+
+
+def force_test(problem: Problem, carried: State, target: State, tolerances: Tolerances, watch: Watch) -> Seen:
+    """Whether every neuron that is not clamped is at rest: `|I + u - x| <= atol + rtol |x|`.
+
+    One large neuron must not hide the others, so each has a tolerance of its own. A small one whose current is a
+    difference of large numbers may never meet it: where the forces no longer come closer to their tolerances, they may
+    also be as large as the rounding of the currents makes them ([`Problem.floor`][]), which is computed only then.
+
+    A state that drifts away under a force that does not fall is not at rest, however large it has become: hence the
+    highest residual before. The residual is infinite where the state is so large that its energy may not be finite.
 
     Held constant under differentiation: the root has no derivative at a force of exactly zero.
     """
     carried, target = jax.lax.stop_gradient((carried, target))
-    dtype = widest_dtype(*(x.dtype for x in carried.values()))
-    masks = problem.frozen
-    forces = jnp.stack([_rms(target[name] - x, masks.get(name), dtype) for name, x in carried.items()])
-    sizes = jnp.stack([_rms(x, masks.get(name), dtype) for name, x in carried.items()])
-    finite = jnp.max(sizes) < 1e-3 * jnp.sqrt(jnp.finfo(dtype).max)
-    residual = jnp.where(finite, jnp.max(forces), jnp.inf)
-    met = jnp.all(forces <= tolerances.atol.astype(dtype) + tolerances.rtol.astype(dtype) * sizes)
-    return met & finite & (residual <= 0.9 * highest.astype(dtype)), residual
-
-
-def higher(highest: Scalar, residual: Scalar) -> Scalar:
-    """The highest residual so far, infinite before the first."""
-    return jnp.where(jnp.isinf(highest), residual, jnp.maximum(highest, residual))
+    dtype = watch.highest.dtype
+    forces = {n: jnp.abs(f).astype(dtype) for n, f in problem.hold(jax.tree.map(jnp.subtract, target, carried)).items()}
+    sizes = {n: jnp.abs(x).astype(dtype) for n, x in problem.hold(carried).items()}
+    rms = {n: (_rms(f, problem.frozen.get(n)), _rms(sizes[n], problem.frozen.get(n))) for n, f in forces.items()}
+    finite = _all({n: size < 1e-3 * jnp.sqrt(jnp.finfo(dtype).max) for n, (_, size) in rms.items()})
+    residual = jnp.where(finite, jnp.max(jnp.stack([force for force, _ in rms.values()])), jnp.inf)
+    atol, rtol = tolerances.atol.astype(dtype), tolerances.rtol.astype(dtype)
+    allowed = {n: atol + rtol * x for n, x in sizes.items()}
+    excess = jnp.max(jnp.stack([jnp.max(f / allowed[n]) for n, f in forces.items()]))
+    fell = finite & (residual <= 0.9 * watch.highest)
+    # Rounding is worth a look where the layers as a whole are near rest, and at the first point.
+    coarse = {n: jnp.maximum(rtol, 32 * float(jnp.finfo(x.dtype).eps)) for n, x in carried.items()}
+    near = _all({n: force <= atol + coarse[n] * size for n, (force, size) in rms.items()})
+    stuck = fell & near & (excess > 1) & ((excess > 0.9 * watch.closest) | jnp.isinf(watch.closest))
+    nothing = jax.tree.map(jnp.zeros_like, forces)
+    floor = jax.lax.cond(anywhere(stuck), lambda: problem.floor(carried, target, dtype), lambda: nothing)
+    lost = _all({n: jnp.all(f <= jnp.maximum(floor[n], allowed[n])) for n, f in forces.items()})
+    return Seen(fell & ((excess <= 1) | (stuck & lost)), residual, excess)
 
 
 def all_finite(state: State) -> Bool[Array, ""]:
@@ -138,10 +180,13 @@ def select(pred: Bool[Array, ""], yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(pred, a, b), yes, no)
 
 
-def _rms(x: FloatArray, clamped: Any, dtype: jnp.dtype) -> Scalar:
-    """The root mean square over the neurons that are not clamped."""
-    squares = jnp.square(x.astype(dtype))
+def _all(flags: dict[str, Bool[Array, ""]]) -> Bool[Array, ""]:
+    return jnp.all(jnp.stack(list(flags.values())))
+
+
+def _rms(x: FloatArray, clamped: Any) -> Scalar:
+    """The root mean square over the neurons that are not clamped, where those that are have been set to zero."""
     if clamped is None:
-        return jnp.sqrt(jnp.mean(squares))
-    free = jnp.maximum(jnp.sum(~clamped), 1).astype(dtype)
-    return jnp.sqrt(jnp.sum(jnp.where(clamped, 0.0, squares)) / free)
+        return jnp.sqrt(jnp.mean(jnp.square(x)))
+    free = jnp.maximum(jnp.sum(~clamped), 1).astype(x.dtype)
+    return jnp.sqrt(jnp.sum(jnp.square(x)) / free)

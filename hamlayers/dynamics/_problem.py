@@ -5,14 +5,15 @@ from typing import Any, NamedTuple, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Int
 
-from .._network import HAM, activations_of, drive_of, synapse_energy
-from .._numerics import inner, rough_log_sum_exp, widest_dtype, working_dtype
+from .._network import HAM, activations_of, drive_of, synapse_energy, widened
+from .._numerics import rough_log_sum_exp, widest_dtype, working_dtype
 from .._typing import FloatArray, Scalar, State
 from ..lagrangians import AbstractLagrangian, Softmax
 from ._clamp import Frozen, driven_energy, hold
 from ._closed import closed
+from ._damped import damped_step
 from ._schedule import Kind, Schedule, schedule, touching
 
 
@@ -30,6 +31,11 @@ class Evaluation(NamedTuple):
     energy: Scalar
     scale: Scalar
     eliminated: State
+
+    @property
+    def rounding(self) -> Scalar:
+        """How far rounding alone may move the energy: 8 units in the last place of the sum of its terms' magnitudes."""
+        return 8 * jnp.finfo(self.energy.dtype).eps * self.scale
 
 
 @final
@@ -117,6 +123,37 @@ class Problem(eqx.Module):
         drive = drive_of(self.network, {name: g[name] for name in self.network.names})
         return self._driven({name: drive[name] for name in own})
 
+    def floor(self, carried: State, target: State, dtype: jnp.dtype) -> State:
+        """How large rounding alone may make the force on each carried neuron, given the current into it.
+
+        Some units in the last place of state, current and input current, and what the current changes by if every
+        state and activation that it is made of is changed by as many, with signs drawn at random: the root mean square
+        of four draws. Of a sum of `n` terms that cancel, that is what its `n` rounding errors come to.
+        """
+
+        def probe(k: Int[Array, ""], squares: State) -> State:
+            moved = self._nudged_drive(carried, k)
+            return {n: s + jnp.square((moved[n] - target[n]).astype(dtype)) for n, s in squares.items()}
+
+        nothing = {n: jnp.zeros(x.shape, dtype) for n, x in carried.items()}
+        squares = jax.lax.fori_loop(0, 4, probe, nothing)
+        own = {n: jnp.abs(x).astype(dtype) + jnp.abs(target[n]).astype(dtype) for n, x in carried.items()}
+        own |= {n: own[n] + jnp.abs(u).astype(dtype) for n, u in self.currents.items() if n in own}
+        return {n: jnp.sqrt(s / 4) + _unit(carried[n].dtype) * own[n] for n, s in squares.items()}
+
+    def _nudged_drive(self, carried: State, draw: Int[Array, ""]) -> State:
+        """[`drive`][], everything that it goes through changed by some units in the last place."""
+
+        def nudge(values: State, stage: int) -> State:
+            seeds = enumerate(values.items(), start=1000 * stage)
+            return {name: _nudged(x, 10_000 * draw + seed) for seed, (name, x) in seeds}
+
+        g = nudge(activations_of(self.network, nudge(self._known(carried), 1)), 2)
+        if self.schedule.eliminated:
+            g |= nudge(activations_of(self.network, nudge(self._best(g), 3)), 4)
+        drive = drive_of(self.network, g)
+        return self._driven({name: drive[name] for name in carried})
+
     def evaluate(self, carried: State) -> Evaluation:
         """[`drive`][] and energy at once, for little more than the price of the first."""
         state = self.complete(carried)
@@ -140,7 +177,9 @@ class Problem(eqx.Module):
         """
         held = any(name in self.frozen for name in self.schedule.eliminated)
         best = () if held else self.schedule.eliminated
-        terms: list[Scalar] = []
+        wide = widened(state)
+        g |= activations_of(self.network, {name: x for name, x in wide.items() if x.dtype != g[name].dtype})
+        state, terms = wide, list[Scalar]()
         for name, x in state.items():
             layer = self.network.layers[name]
             if name in best:
@@ -148,8 +187,8 @@ class Problem(eqx.Module):
             else:
                 terms += [layer.energy(x)]
                 if name in self.currents:
-                    wide = widest_dtype(x.dtype)
-                    terms += [-jnp.sum(self.currents[name].astype(wide) * g[name].astype(wide))]
+                    dtype = widest_dtype(x.dtype)
+                    terms += [-jnp.sum(self.currents[name].astype(dtype) * g[name].astype(dtype))]
         others = [c for c in self.network.connections if not set(c[0]) & set(best)]
         terms += [synapse_energy(self.network, g, others)] if others else []
         dtype = widest_dtype(*(term.dtype for term in terms))
@@ -166,50 +205,16 @@ class Problem(eqx.Module):
                 target = {name: evaluation.target[name] for name in members}
             else:
                 target = self._drive(activations_of(self.network, self.complete(state)), members)
-            state |= target if kind != "damped" else self._damped(state, target)
+            if kind == "damped":
+                own = {name: state[name] for name in members}
+                target = damped_step(self.block(state, members), own, target)
+            state |= target
         return state
 
-    def _damped(self, carried: State, target: State) -> State:
-        """`x + a (target - x)` with the largest `a = 1, 1/2, 1/4, ...` that does not raise the energy, else `a = 0`.
-
-        Near rest the energy changes by less than its rounding error, and says nothing. There the step must not
-        overshoot instead: the slope of the energy at its end, `-<I + u - x, dg>`, may be at most 0.8 of what it was at
-        its beginning, with the other sign. On a quadratic that is a sufficient decrease. Source: Hager and Zhang
-        (2005), doi:10.1137/030601880, eq. 4.1 (the approximate Wolfe conditions).
-        """
-        origin = {name: carried[name] for name in target}
-        # The search is held constant under differentiation; the step it settles on is not.
-        problem, origin_, target_, carried_ = jax.lax.stop_gradient((self._arrays(), origin, target, carried))
-        searched = eqx.combine(problem, self._statics())
-        direction = jax.tree.map(jnp.subtract, target_, origin_)
-
-        def slope(at: State, evaluation: Evaluation) -> Scalar:
-            own = {name: at[name] for name in direction}
-            _, change = jax.jvp(lambda x: activations_of(searched.network, x), (own,), (direction,))
-            force = {name: evaluation.target[name] - x for name, x in own.items()}
-            return -inner(force, change)
-
-        before = searched.evaluate(carried_)
-        limit = 0.8 * jnp.abs(slope(carried_, before))
-
-        def refused(a: Scalar) -> Bool[Array, ""]:
-            at = carried_ | _between(origin_, target_, a)
-            after = searched.evaluate(at)
-            fell = after.energy < before.energy - rounding(before)
-            level = (after.energy <= before.energy + rounding(before)) & (slope(at, after) <= limit)
-            return ~(fell | level) & (a > 0)
-
-        def halve(a: Scalar) -> Scalar:
-            return jnp.where(a > 1e-9, a / 2, 0)
-
-        a = jax.lax.while_loop(refused, halve, jnp.ones((), before.energy.dtype))
-        return _between(origin, target, a)
-
-    def _arrays(self) -> Any:
-        return eqx.filter(self, eqx.is_array)
-
-    def _statics(self) -> Any:
-        return eqx.filter(self, eqx.is_array, inverse=True)
+    def block(self, carried: State, members: tuple[str, ...]) -> "Problem":
+        """The problem of some of the carried layers alone, the others held where they are."""
+        plan = Schedule(self.schedule.eliminated, (members,), ("damped",))
+        return Problem(self.network, self.initial | carried, self.frozen, self.currents, plan)
 
     def pin(self, carried: State) -> State:
         """The clamped neurons at their values, whatever a solver made of them."""
@@ -252,18 +257,24 @@ def problem_of(
     return Problem(closed(network, state), state, frozen, currents, plan)
 
 
-def rounding(evaluation: Evaluation) -> Scalar:
-    """How far rounding alone may move an energy: 8 units in the last place of the sum of its terms' magnitudes."""
-    return 8 * jnp.finfo(evaluation.energy.dtype).eps * evaluation.scale
+def _unit(dtype: jnp.dtype) -> float:
+    """What one number may be off by, relative to its size. Half-width ones are rounded once, after wider arithmetic."""
+    return float(jnp.finfo(dtype).eps) * (8 if working_dtype(dtype) == dtype else 1)
+
+
+def _nudged(x: FloatArray, seed: Int[Array, ""]) -> FloatArray:
+    """Every number changed by a unit, up or down as the hash of its position and the seed has it."""
+    position = jax.lax.iota(jnp.uint32, max(x.size, 1))[: x.size].reshape(x.shape)
+    mixed = position * jnp.uint32(0x9E3779B1) + seed.astype(jnp.uint32) * jnp.uint32(0x85EBCA6B)
+    mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x7FEB352D)
+    mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x846CA68B)
+    step = jnp.asarray(_unit(x.dtype), x.dtype)
+    return x + jnp.where((mixed >> 16) & 1 == 1, step, -step) * x
 
 
 def _value(lagrangian: AbstractLagrangian, x: FloatArray) -> Scalar:
     """`L(x)`, to the rounding error of an energy, which for the most common hidden layer comes with its activation."""
-    if isinstance(lagrangian, Softmax) and working_dtype(x.dtype) == x.dtype:
+    if isinstance(lagrangian, Softmax):
         axes = lagrangian.coupled_axes(x.shape)
         return jnp.sum(rough_log_sum_exp(x, lagrangian.parameter("beta", x), axes))
     return lagrangian(x)
-
-
-def _between(origin: State, target: State, a: Scalar) -> State:
-    return {name: x + a.astype(x.dtype) * (target[name] - x) for name, x in origin.items()}

@@ -33,9 +33,11 @@ class Settled(eqx.Module):
 
     - `state`: the settled state of every layer.
     - `energy`: its global energy, minus `<u, g>` for input currents `u`.
-    - `residual`: the largest root mean square of the force `I + u - x` on a layer.
-    - `steps`: how many sweeps (or steps of another method) were taken.
-    - `converged`: whether the tolerances were met.
+    - `residual`: the largest root mean square of the force `I + u - x` on a layer, over the neurons that are not
+        clamped. It says how large the forces are, not whether each is small enough: `converged` asks every neuron.
+        Where rounding allows no better it may be above the tolerances at a state of rest.
+    - `steps`: how many sweeps (or steps of another method) were taken from the start; 0 if that is at rest.
+    - `converged`: whether every neuron is at rest, to the tolerances or to the rounding error of its current.
     - `result`: how it ended, a member of [`hamlayers.RESULTS`][].
     - `monotone`: whether the energy cannot have risen: the method is block descent, so that this follows from the
         convexity of the Lagrangians and the declared curvature of the synapses, or was enforced by halving the step.
@@ -68,8 +70,9 @@ def settle(
     """Descend to a state of rest, `x_i = I_i + u_i` for every layer that is not clamped.
 
     With the default method the energy never rises and no step size is needed: a sweep is one exact, or
-    majorise-minimise, update of every layer. The returned state is the last one whose force was computed: `residual`
-    and `energy` are those of that state. `jax.vmap` batches it, each member with its own status and number of steps.
+    majorise-minimise, update of every layer. `residual` and `energy` are those of the state returned, whose force is
+    computed after the last step: `max_steps=1` is one update of every layer, and a look at where it led. `jax.vmap`
+    batches it, each member with its own status and number of steps.
 
     **Arguments:**
 
@@ -78,15 +81,19 @@ def settle(
     - `method`: [`hamlayers.BlockDescent`][] (the default, accelerated), [`hamlayers.Euler`][],
         [`hamlayers.Synchronous`][], [`hamlayers.Optimistix`][] or [`hamlayers.Integrate`][]. (Keyword only, like
         all that follow.)
-    - `rtol`, `atol`: at rest means that on every layer `rms(I + u - x) <= atol + rtol rms(x)`, over the neurons that
-        are not clamped; and that the force has fallen from where it was at its highest, if not at the start.
+    - `rtol`, `atol`: at rest means that `|I + u - x| <= atol + rtol |x|` on every neuron that is not clamped, or, once
+        the forces come no closer to that, at most what rounding may make of them: 8 units in the last place (one of
+        half-width states) of `x`, `I` and `u`, and what `I` changes by if all that it is made of changes by as much;
+        and that the force as a whole has fallen from where it was at its highest, if not at the start.
     - `energy_atol`: if given, stop also when the energy fell by no more than this in one sweep of block descent, the
         only method that takes it.
-    - `max_steps`: the most sweeps, or steps of another method.
+    - `max_steps`: the most sweeps, or steps of another method. An accelerated sweep that is refused counts.
     - `clamp`: layers to hold: `True` for a whole one, or a boolean array of its shape. (One that freezes some of the
         neurons that a Lagrangian couples, which cannot be refused if it is traced, does not come to rest: the energy
         has no minimum where those forces vanish.)
-    - `inputs`: constant currents `u` by layer name, arrays that broadcast to the layers' shapes.
+    - `inputs`: constant currents `u` by layer name, arrays that broadcast to the layers' shapes. To mask neurons of a
+        softmax, a large negative number such as -1e4; -inf, which has no energy, is refused (and ends as
+        `nonfinite_state` where it is traced).
     - `order`: the classes of a sweep, tuples of layer names that share no synapse; default: a colouring of the
         connection graph, the class of the first declared layer last; or the smaller of two classes, where no layer
         that is not clamped is given a state and both are minimised over exactly.
@@ -106,8 +113,43 @@ def settle(
 
     **Source:** arXiv:2311.15673 (even-odd sweeps), arXiv:2008.02217 (attention as one); see the methods.
     """
-    _check_arguments(method, gradient, max_steps)
     throw = as_throw("settle", throw)
+    arguments = as_arguments(
+        network,
+        state,
+        method=method,
+        rtol=rtol,
+        atol=atol,
+        energy_atol=energy_atol,
+        max_steps=max_steps,
+        clamp=clamp,
+        inputs=inputs,
+        order=order,
+        gradient=gradient,
+    )
+    return _raise_on_failure(network, solve(network, arguments), throw, max_steps)
+
+
+def as_arguments(
+    network: HAM,
+    state: StateLike,
+    *,
+    method: AbstractMethod = BlockDescent(),
+    rtol: ScalarLike = 1e-5,
+    atol: ScalarLike = 1e-6,
+    energy_atol: ScalarLike | None = None,
+    max_steps: int = 1000,
+    clamp: ClampLike | None = None,
+    inputs: Any = None,
+    order: Any = None,
+    gradient: AbstractGradient = Implicit(),
+) -> tuple[Any, ...]:
+    """The checked arguments of [`hamlayers.settle`][] for [`solve`][], the first of which is the state.
+
+    Whoever compiles that into a program of their own checks outside it, where the values of a mask are known: they
+    decide how its layer may be swept.
+    """
+    _check_arguments(method, gradient, max_steps)
     initial, frozen, currents = prepare("settle", network, state, clamp, inputs, elementwise=True)
     if callable(currents):
         raise TypeError("settle: `inputs` must be constant arrays by layer name; a state of rest has no time.")
@@ -125,9 +167,12 @@ def settle(
         raise ValueError("settle: `clamp` holds every layer; there is nothing left to settle.")
     order = None if order is None else as_order(order)
     cut = _possibly_cut(network, frozen)
-    given = closed_now(network, initial)
-    settled = _settle(given, initial, frozen, currents, order, cut, method, gradient, tolerances, int(max_steps))
-    return _raise_on_failure(network, settled, throw, max_steps)
+    return initial, frozen, currents, order, cut, method, gradient, tolerances, int(max_steps)
+
+
+def solve(network: HAM, arguments: tuple[Any, ...]) -> Settled:
+    """[`hamlayers.settle`][] of arguments from [`as_arguments`][]; it raises nothing."""
+    return _settle(closed_now(network, arguments[0]), *arguments)
 
 
 @eqx.filter_jit
@@ -219,7 +264,7 @@ def _raise_on_failure(network: HAM, settled: Settled, throw: bool | Literal["ins
         grown = _grown(network, found.state)
         raise RuntimeError(
             f"settle: the states of the layers {grown} grow without bound: the energy is unbounded below for these "
-            f"Lagrangians and weights, or the state or an input is not finite ({figures})."
+            f"Lagrangians and weights, or the state or an input is not finite, or beyond its dtype ({figures})."
         )
     if steps < max_steps:
         raise RuntimeError(

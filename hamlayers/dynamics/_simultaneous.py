@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from .._checks import as_positive_scalar
-from .._numerics import widest_dtype
 from .._typing import Scalar, ScalarLike, State
 from ._method import (
     CONVERGED,
@@ -16,10 +15,11 @@ from ._method import (
     Loop,
     Outcome,
     Tolerances,
+    Watch,
     all_finite,
     force_test,
-    higher,
     select,
+    unseen,
 )
 from ._problem import Problem
 
@@ -73,10 +73,12 @@ class Synchronous(AbstractMethod):
 
 @final
 class _Point(NamedTuple):
+    """`trial` is looked at next; `accepted` is the last one that was finite, and `residual` its own."""
+
     trial: State
     accepted: State
     residual: Scalar
-    highest: Scalar
+    watch: Watch
     steps: Int[Array, ""]
     status: Int[Array, ""]
 
@@ -89,22 +91,23 @@ def _simultaneous(problem: Problem, rates: State, tolerances: Tolerances, max_st
 
     def step(at: _Point) -> _Point:
         target = problem.drive(at.trial)
-        rest, residual = force_test(problem, at.trial, target, tolerances, at.highest)
+        seen = force_test(problem, at.trial, target, tolerances, at.watch)
         trial = {name: x + rates[name] * (target[name] - x) for name, x in at.trial.items()}
-        finite = all_finite(trial) & jnp.isfinite(residual)
-        status = jnp.where(rest, CONVERGED, RUNNING)
+        finite = all_finite(trial) & jnp.isfinite(seen.residual)
+        status = jnp.where(seen.rest, CONVERGED, RUNNING)
         return _Point(
             trial=trial,
             accepted=select(finite, at.trial, at.accepted),
-            residual=jnp.where(finite, residual, at.residual),
-            highest=higher(at.highest, residual),
+            residual=jnp.where(finite, seen.residual, at.residual),
+            watch=at.watch.after(seen),
             steps=at.steps + 1,
             status=jnp.where(finite, status, NONFINITE).astype(jnp.int32),
         )
 
-    infinite = jnp.asarray(jnp.inf, widest_dtype(*(x.dtype for x in start.values())))
-    zero = jnp.zeros((), jnp.int32)
-    end = loop(running, step, _Point(start, start, infinite, infinite, zero, zero + RUNNING), max_steps)
+    watch = unseen(problem)
+    # The start is looked at too, and is no step.
+    init = _Point(start, start, watch.highest, watch, jnp.full((), -1, jnp.int32), jnp.asarray(RUNNING, jnp.int32))
+    end = loop(running, step, init, max_steps + 1)
     energy = problem.energy(end.accepted)
     status = jnp.where(jnp.isfinite(energy), end.status, NONFINITE)
     return Outcome(end.accepted, energy, end.residual, end.steps, status)

@@ -1,6 +1,7 @@
 """Several Lagrangians side by side, each on its own part of the state."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, final
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from .._typing import FloatArray, Scalar
 from ._base import AbstractLagrangian
@@ -96,8 +97,7 @@ class Grouped(AbstractLagrangian):
 
     def _activation(self, x: FloatArray) -> FloatArray:
         found = self._over_parts(lambda member, part: member._activation(part), x)
-        order = np.argsort(np.concatenate([np.array(places) for places in self.positions]))
-        together = found[0] if len(found) == 1 else jnp.concatenate(found)[order]
+        together = found[0] if len(found) == 1 else jnp.concatenate(found)[_order(self)]
         return join(together, self.axis)
 
     def _energy(self, x: FloatArray) -> Scalar:
@@ -105,6 +105,22 @@ class Grouped(AbstractLagrangian):
 
     def _conjugate(self, g: FloatArray) -> Scalar:
         return self._sum(lambda member, part: member._conjugate(part), g)
+
+
+def coupled_sum(lagrangian: AbstractLagrangian, x: Num[Array, "*s"]) -> Num[Array, "*s"]:
+    """At every neuron the sum of `x` over those that its activation depends on: `x` itself where elementwise."""
+    if not isinstance(lagrangian, Grouped):
+        axes = lagrangian.coupled_axes(x.shape)
+        return jnp.broadcast_to(jnp.sum(x, axis=axes, keepdims=True, dtype=x.dtype), x.shape) if axes else x
+    parts = split("Grouped", x, lagrangian.groups, lagrangian.axis)
+    kinds = zip(lagrangian.stacks, lagrangian.positions, strict=True)
+    sums = [jax.vmap(partial(coupled_sum, stack))(parts[np.array(places)]) for stack, places in kinds]
+    return join(jnp.concatenate(sums)[_order(lagrangian)], lagrangian.axis)
+
+
+def _order(grouped: Grouped) -> np.ndarray:
+    """Where each part is among the members sorted by kind."""
+    return np.argsort(np.concatenate([np.array(places) for places in grouped.positions]))
 
 
 def _kind(member: AbstractLagrangian) -> tuple[Any, ...]:
