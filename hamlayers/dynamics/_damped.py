@@ -70,9 +70,14 @@ def _newton(problem: Any, at: State, force: State) -> tuple[State, Bool[Array, "
     """`(1 - J H)^-1 force` to a tenth of the force, and whether the energy falls along it."""
     coupling, slope = _linearised(problem, at)
     end = _conjugate_gradients(coupling, slope, force, 0.1, 8)
-    # Neurons that no other feels, since their activations do not move, follow what the others do to them.
-    felt = slope(force)
-    found = {n: d + jnp.where(felt[n] == 0, end.residual[n], 0) for n, d in end.solution.items()}
+    # What the solve has no eye for, since others hardly feel it: saturated neurons. Each solves its own equation.
+    felt, bent, left = slope(force), slope(end.residual), end.residual
+    image = jax.tree.map(jnp.subtract, left, coupling(bent))
+    share = 1e-2 * inner(force, felt) / sum(x.size for x in force.values())
+    found: State = {}
+    for n, r in left.items():
+        steep = jnp.maximum(image[n] / jnp.where(r == 0, 1, r), 1)
+        found[n] = end.solution[n] + jnp.where(jnp.abs(r * bent[n]) <= share.astype(r.dtype), r / steep, 0)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(d)) for d in found.values()]))
     sound = finite & (inner(felt, found) > 0)
     return {n: jnp.where(sound, d, force[n]) for n, d in found.items()}, sound
