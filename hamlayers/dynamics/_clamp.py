@@ -67,8 +67,8 @@ def _check_whole_groups(owner: str, network: HAM, name: str, mask: Bool[Array, "
     if not axes or isinstance(mask, jax.core.Tracer):
         return
     with jax.ensure_compile_time_eval():  # also under jit, where a mask that is closed over is known
-        held = np.asarray(coupled_sum(lagrangian, mask.astype(jnp.int32)))
-        free = np.asarray(coupled_sum(lagrangian, (~mask).astype(jnp.int32)))
+        held = np.asarray(coupled_sum(lagrangian, mask.astype(jnp.float32)))
+        free = np.asarray(coupled_sum(lagrangian, (~mask).astype(jnp.float32)))
     if np.any((held > 0) & (free > 0)):
         kind = type(lagrangian).__name__
         raise ValueError(

@@ -9,7 +9,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float
 
 from .._typing import FloatArray, Scalar
 from ._base import AbstractLagrangian
@@ -107,7 +107,7 @@ class Grouped(AbstractLagrangian):
         return self._sum(lambda member, part: member._conjugate(part), g)
 
 
-def coupled_sum(lagrangian: AbstractLagrangian, x: Num[Array, "*s"]) -> Num[Array, "*s"]:
+def coupled_sum(lagrangian: AbstractLagrangian, x: FloatArray) -> FloatArray:
     """At every neuron the sum of `x` over those that its activation depends on: `x` itself where elementwise."""
     if not isinstance(lagrangian, Grouped):
         axes = lagrangian.coupled_axes(x.shape)
