@@ -5,6 +5,7 @@ from ._file import (
     CheckpointError as CheckpointError,
     Contents as Contents,
     below as below,
+    current_versions as current_versions,
     describe as describe,
     load as load,
     read as read,

@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 
 from .._files import write_whole
 from .._version import VERSION
-from ._structure import Node, nodes
+from ._structure import Node, key_impl, nodes
 
 
 FORMAT = 1
@@ -59,8 +59,8 @@ def save(path: str | Path, tree: PyTree, *, info: Mapping[str, Any] | None = Non
     - `tree`: what to save.
     - `info`: more to remember, of what JSON can hold. (Keyword only.)
 
-    **Raises:** `OSError` if it cannot be written, the old content then being as it was; `TypeError` for a traced tree
-    and for `info` that JSON cannot hold.
+    **Raises:** `OSError` if it cannot be written, the old content then being as it was; `TypeError` for a traced tree,
+    for arrays that are structured, masked or of objects, and for `info` that JSON cannot hold.
     """
     entries, arrays = {}, {}
     for node in nodes(tree):
@@ -69,7 +69,7 @@ def save(path: str | Path, tree: PyTree, *, info: Mapping[str, Any] | None = Non
             arrays[node.path] = _as_numpy(node)
     description = {
         "format": FORMAT,
-        "versions": _versions(),
+        "versions": current_versions(),
         "tree": entries,
         "info": dict(info or {}),
     }
@@ -130,7 +130,8 @@ def describe(path: str | Path) -> dict[str, Any]:
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
-def _versions() -> dict[str, str]:
+def current_versions() -> dict[str, str]:
+    """The versions of the libraries that a file names."""
     others = {name: version(name) for name in ("jax", "equinox", "optax", "numpy")}
     return {"hamlayers": VERSION, **others, "python": platform.python_version()}
 
@@ -139,7 +140,18 @@ def _as_numpy(node: Node) -> np.ndarray:
     leaf = node.leaf
     if isinstance(leaf, jax.core.Tracer):
         raise TypeError(f"save: `tree{node.path}` is traced; save outside jit, grad and vmap.")
-    return np.asarray(jax.random.key_data(leaf) if node.is_key else leaf, order="C")
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        raise TypeError(f"save: `tree{node.path}` holds no values, only a shape and a dtype, as of `eval_shape`.")
+    if node.is_key:
+        return np.asarray(jax.random.key_data(leaf))
+    odd = leaf.dtype.kind in "OVT" and not jnp.issubdtype(leaf.dtype, jnp.number)
+    if odd or isinstance(leaf, np.ma.MaskedArray):
+        raise TypeError(
+            f"save: `tree{node.path}` must be a plain array of numbers, got {type(leaf).__name__} of {leaf.dtype}; "
+            "save its parts as arrays of their own."
+        )
+    array = np.asarray(leaf, order="C")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _to_bytes(text: str, arrays: dict[str, np.ndarray]) -> bytes:
@@ -235,9 +247,9 @@ def _agree(node: Node, entry: Any, stored: np.ndarray | None) -> bool:
         return stored is None
     if stored is None:
         return False
-    like = jax.random.key_data(node.leaf) if node.is_key else node.leaf
+    like = jax.eval_shape(jax.random.key_data, node.leaf) if node.is_key else node.leaf
     if like.dtype.name in _NATIVE:
-        return stored.dtype == like.dtype and stored.shape == like.shape
+        return stored.dtype.name == like.dtype.name and stored.shape == like.shape
     return stored.dtype == np.uint8 and stored.size == like.size * like.dtype.itemsize
 
 
@@ -248,10 +260,17 @@ def _restored(node: Node, entry: Any, stored: Any) -> Any:
     if not node.is_array:
         return node.leaf
     if node.is_key:
-        return jax.random.wrap_key_data(jnp.asarray(stored), impl=jax.random.key_impl(node.leaf))
+        return jax.random.wrap_key_data(jnp.asarray(stored), impl=key_impl(node.leaf))
     dtype = node.leaf.dtype
-    array = stored if dtype.name in _NATIVE else np.frombuffer(stored.tobytes(), dtype).reshape(node.leaf.shape)
-    if not isinstance(node.leaf, jax.Array):
-        return array.copy() if isinstance(node.leaf, np.ndarray) else array[()]
-    several = len(node.leaf.sharding.device_set) > 1
-    return jax.device_put(array, node.leaf.sharding) if several else jnp.asarray(array)
+    array = stored if dtype.name in _NATIVE else _from_bytes(stored, dtype).reshape(node.leaf.shape)
+    if isinstance(node.leaf, (np.ndarray, np.generic)):
+        array = array.astype(dtype)  # a copy, in the byte order of `like`
+        return array if isinstance(node.leaf, np.ndarray) else array[()]
+    sharding = node.leaf.sharding  # of a mere shape there may be none
+    several = sharding is not None and len(sharding.device_set) > 1
+    return jax.device_put(array, sharding) if several else jnp.asarray(array)
+
+
+def _from_bytes(stored: np.ndarray, dtype: Any) -> np.ndarray:
+    native = dtype.newbyteorder("=")
+    return np.frombuffer(stored.tobytes(), native) if stored.size else np.zeros(0, native)

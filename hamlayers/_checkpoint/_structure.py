@@ -16,6 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 
+_ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
+
+
 @final
 class Node(NamedTuple):
     """One place in a tree: its path, what is there in words, and, if jax takes it for a leaf, the leaf."""
@@ -32,20 +35,20 @@ class Node(NamedTuple):
 
     @property
     def is_array(self) -> bool:
-        """Whether it is an array or random keys."""
-        return self.is_leaf and isinstance(self.leaf, (jax.Array, np.ndarray, np.generic))
+        """Whether it is an array or random keys, or says of which shape and dtype one is to be."""
+        return self.is_leaf and isinstance(self.leaf, _ARRAYS)
 
     @property
     def is_key(self) -> bool:
         """Whether it is random keys."""
-        return isinstance(self.leaf, jax.Array) and jnp.issubdtype(self.leaf.dtype, jax.dtypes.prng_key)
+        return isinstance(self.leaf, _ARRAYS) and jnp.issubdtype(self.leaf.dtype, jax.dtypes.prng_key)
 
 
 def nodes(tree: Any, path: str = "") -> Iterator[Node]:
     """Every node, leaf and static field of a tree; the leaves are in jax's order."""
     if tree is None:
         yield Node(path, "nothing")
-    elif isinstance(tree, (jax.Array, np.ndarray, np.generic)):
+    elif isinstance(tree, _ARRAYS):
         yield Node(path, _array_in_words(tree), True, tree)
     elif isinstance(tree, (bool, int, float)):
         yield Node(path, type(tree).__name__, True, tree)
@@ -75,9 +78,17 @@ def _static_fields(tree: Any, path: str) -> Iterator[Node]:
 
 def _array_in_words(array: Any) -> str:
     shape = ", ".join(map(str, array.shape))
-    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        return f"random keys {jax.random.key_impl(array)} ({shape})"
-    return f"{array.dtype} ({shape})"
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return f"random keys {key_impl(array)} ({shape})"
+    native = array.dtype.newbyteorder("=") if isinstance(array, (np.ndarray, np.generic)) else array.dtype
+    return f"{native} ({shape})"
+
+
+def key_impl(keys: Any) -> str:
+    """The name of the kind of random keys, of which only shape and dtype may be there."""
+    found: list[Any] = []
+    jax.eval_shape(lambda known: found.append(jax.random.key_impl(known)), keys)
+    return found[0]
 
 
 def _name(thing: Any) -> str:
