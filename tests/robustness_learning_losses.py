@@ -487,6 +487,12 @@ STORAGE = [
         "no patterns", ValueError, ("`patterns`", "at least one pattern", "(0, 3)"), lambda: tr.hebbian(full(0, 0, 3))
     ),
     refuses(
+        "patterns of zeros and ones",
+        ValueError,
+        ("`patterns`", "-1 and 1", "zeros and ones"),
+        lambda: tr.hebbian(np.eye(3, dtype=F32)),
+    ),
+    refuses(
         "patterns of integers",
         TypeError,
         ("`patterns`", "floating-point", "int"),

@@ -220,7 +220,7 @@ class ContrastiveHebbian(shared.AbstractLoss):
         while name in network.synapses or name in network.layers:
             name += "_"
         return HAM(
-            network.layers,
+            {name: network.layers[name] for name in network.names},  # a tree's dicts forget their order, `names` do not
             synapses=network.synapses | {name: _Nudge(self.cost, target, strength)},
             connections=[*network.connections, ((self.output,), name)],
         )

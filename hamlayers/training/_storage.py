@@ -1,5 +1,6 @@
 """Stored patterns as weights, without training: Hebb's rule and the pseudo-inverse."""
 
+import jax.core
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -25,14 +26,16 @@ def hebbian(patterns: FloatLike, *, self_coupling: bool = False) -> Dense:
     - `patterns`: activations to store, of shape `(K, *shape)`; the trailing axes are flattened to `N` neurons.
     - `self_coupling`: whether to keep the diagonal of `W`, which holds every neuron where it is. (Keyword only.)
 
-    **Raises:** `TypeError` for patterns that are not real; `ValueError` for patterns without two axes, for none, and
-    for values that are not finite.
+    **Raises:** `TypeError` for patterns that are not real; `ValueError` for patterns without two axes, for none, for
+    values that are not finite, and, where the values are known, for patterns of zeros and ones: these are meant to be
+    `+-1`, and as they stand the rule makes one attractor of all that they have in common.
 
     **Source:** Hopfield (1982), doi:10.1073/pnas.79.8.2554, equation 2; Hertz, Krogh and Palmer, Introduction to the
     Theory of Neural Computation (1991), section 2.2, for the errors.
     """
     rows = _rows("hebbian", patterns)
     keep = as_flag("hebbian", "self_coupling", self_coupling)
+    _check_signs(rows)
     return _synapse(rows.T @ rows / rows.shape[1], keep)
 
 
@@ -83,6 +86,17 @@ def _rows(owner: str, patterns: FloatLike) -> Float[Array, "patterns neurons"]:
             f"got {array.shape}."
         )
     return array.reshape(array.shape[0], -1)
+
+
+def _check_signs(rows: Float[Array, "patterns neurons"]) -> None:
+    if isinstance(rows, jax.core.Tracer):
+        return
+    zeros, ones = bool(jnp.any(rows == 0)), bool(jnp.any(rows == 1))
+    if zeros and ones and bool(jnp.all((rows == 0) | (rows == 1))):
+        raise ValueError(
+            "hebbian: `patterns` must be signs, -1 and 1, got zeros and ones, of which Hebb's rule recalls none; "
+            "convert them by `2 * patterns - 1`."
+        )
 
 
 def _synapse(weight: Float[Array, "neurons neurons"], self_coupling: bool) -> Dense:
