@@ -2,31 +2,33 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import equinox as eqx
 import jax
 from jax.tree_util import DictKey, GetAttrKey, SequenceKey
 
 
-Domain: TypeAlias = Literal["real", "positive", "nonnegative"]
-"""All real numbers, those above 0, or those from 0."""
-
 _KEY = "hamlayers.domain"
 
 
-POSITIVE: Mapping[str, str] = MappingProxyType({_KEY: "positive"})
+POSITIVE: Mapping[str, Any] = MappingProxyType({_KEY: "positive"})
 """The metadata of a field whose arrays are above 0, and which training keeps there.
 
 In an `equinox.Module`: `rate: Float[Array, ""] = equinox.field(metadata=POSITIVE)`.
 """
 
-NONNEGATIVE: Mapping[str, str] = MappingProxyType({_KEY: "nonnegative"})
+NONNEGATIVE: Mapping[str, Any] = MappingProxyType({_KEY: "nonnegative"})
 """The metadata of a field whose arrays are never below 0, and which training keeps there."""
 
 
-def domain_at(tree: Any, path: tuple[Any, ...]) -> Domain:
-    """The domain of the leaf of a tree at a path of jax's: that of the outermost field on the way that declares one."""
+def metadata_of(domain: Any) -> Mapping[str, Any]:
+    """The metadata of a field whose arrays are in some domain."""
+    return MappingProxyType({_KEY: domain})
+
+
+def domain_at(tree: Any, path: tuple[Any, ...]) -> Any:
+    """What the outermost field on the way to the leaf at a path of jax's declares, "real" if none does."""
     node = tree
     for key in path:
         if isinstance(key, GetAttrKey):

@@ -9,6 +9,7 @@ import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from .._checks import as_count, as_key
+from ._constraint import AbstractConstraint
 from ._data import EVALUATED, as_evaluated
 from ._events import Callback, EarlyStopping
 from ._folder import Checkpoint
@@ -17,7 +18,7 @@ from ._plan import Plan, as_metrics, as_plan, check_loss
 from ._program import Evaluation
 from ._result import Fitted
 from ._run import Run
-from ._step import Loss, Optimizer
+from ._step import Average, Loss, Optimizer
 
 
 def fit(
@@ -39,6 +40,8 @@ def fit(
     log_every: int | None = None,
     checkpoint: str | Path | Checkpoint | None = None,
     progress: bool | None = None,
+    constrain: Mapping[Where, AbstractConstraint] | None = None,
+    averaged: Average | None = None,
 ) -> Fitted:
     """Minimise the mean of a loss over some data, by any optimiser of optax's.
 
@@ -74,15 +77,23 @@ def fit(
         it is resumed from the newest; more `steps` than before prolong it.
     - `progress`: whether to show a bar with the loss and the time left, on the standard error stream. Default: if that
         is a terminal.
+    - `constrain`: constraints by functions of the model that return the parts they are on, restored after every step:
+        `{lambda model: model.synapses["dictionary"].weight: training.UnitNorm(axis=0)}`. The model is moved to where
+        they hold before the first step.
+    - `averaged`: a function `averaged(opt_state, params)` of the optimiser's state and the parameters that returns the
+        parameters to validate, to hand to callbacks and to return: `optax.contrib.schedule_free_eval_params`; for
+        `optax.lookahead`, `lambda state, params: state.slow`. Default: those that are trained.
 
     **Returns:** a [`Fitted`][hamlayers.training.Fitted].
 
     **Raises:**
 
     [`TrainingError`][hamlayers.training.TrainingError], with the result so far, as soon as a loss or a gradient is not
-    finite, naming the step, and if a checkpoint cannot be written; the last good checkpoint stays. `TypeError` and
-    `ValueError` for arguments that make no sense, empty data, arrays that do not fit each other, a loss that is no
-    scalar, and a checkpoint of another run; [`CheckpointError`][hamlayers.CheckpointError] for one that is damaged, of
+    finite (or, where `optax.apply_if_finite` or a `skip_state` of `optax.MultiSteps` leaves such gradients out, as soon
+    as the parameters would not be), naming the step, and if a checkpoint cannot be written; the last good checkpoint
+    stays. `TypeError` and `ValueError` for arguments that make no sense, empty data, arrays that do not fit each other,
+    a loss that does not return a scalar, a model that holds one trained array in two places, and a checkpoint of
+    another run; [`CheckpointError`][hamlayers.CheckpointError] for one that is damaged, of
     another architecture or of a newer version; `OSError` for a folder that cannot be written to.
     """
     plan = as_plan(
@@ -103,6 +114,8 @@ def fit(
         log_every=log_every,
         checkpoint=checkpoint,
         progress=progress,
+        constrain=constrain,
+        averaged=averaged,
     )
     run = Run(plan)
     with _bar(plan, run.step) as show:

@@ -8,7 +8,7 @@ from typing import Any, final
 import equinox as eqx
 import numpy as np
 
-from .._checks import as_count, as_number
+from .._checks import as_count, as_flag, as_number
 from .._files import temporary_prefix
 
 
@@ -28,6 +28,8 @@ class Checkpoint(eqx.Module):
     - `every`: after how many steps. Default: whenever `seconds` have passed. (Keyword only, like all that follow.)
     - `seconds`: after how much time, if not after a number of steps.
     - `keep`: how many files to keep; older ones are removed, after a newer one is safe.
+    - `verify`: whether a resumed run must be one of the same model, data, loss and optimiser, by sums of what they
+        hold, as far as Python can see. `False` goes on with what is given: a smaller learning rate, say.
 
     **Raises:** `TypeError` and `ValueError` for numbers that are not positive, and for a folder that is no path.
     """
@@ -36,8 +38,17 @@ class Checkpoint(eqx.Module):
     every: int | None = eqx.field(static=True)
     seconds: float = eqx.field(static=True)
     keep: int = eqx.field(static=True)
+    verify: bool = eqx.field(static=True)
 
-    def __init__(self, folder: str | Path, *, every: int | None = None, seconds: float | int = 60.0, keep: int = 2):
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        every: int | None = None,
+        seconds: float | int = 60.0,
+        keep: int = 2,
+        verify: bool = True,
+    ):
         if not isinstance(folder, (str, Path)):
             raise TypeError(f"Checkpoint: `folder` must be a path, got {folder!r}.")
         self.folder = Path(folder)
@@ -46,6 +57,7 @@ class Checkpoint(eqx.Module):
         if not 0 <= self.seconds < np.inf:
             raise ValueError(f"Checkpoint: `seconds` must be 0 or more and finite, got {seconds!r}.")
         self.keep = as_count("Checkpoint", "keep", keep)
+        self.verify = as_flag("Checkpoint", "verify", verify)
 
     def file(self, step: int) -> Path:
         """The file of a step."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from .._domain import Domain, domain_at
+from .._domain import domain_at
 from .._typing import FloatArray, FloatLike
 
 
@@ -20,11 +20,14 @@ def partition(model: PyTree, *, freeze: Where | None = None) -> tuple[PyTree, Py
     """What is trained of a model, and the rest.
 
     The trained arrays are all floating-point ones that `freeze` does not hold. They come in coordinates without
-    bounds, so that whatever an optimiser does to them is a valid model: a positive parameter (an inverse temperature, a
-    time constant, a scale: the fields declared with [`POSITIVE`][hamlayers.training.POSITIVE]) as
-    `log(exp(p) - 1)`, of which it is the softplus; one `>= 0` as itself, its absolute value counting; any other as it
-    is. (The slopes of a spline and the weights of a basis of ReLUs take care of themselves.) Far above 1 that is the
-    parameter itself, far below 1 its logarithm.
+    bounds, so that whatever an optimiser does to them is a valid model. A positive parameter (an inverse temperature, a
+    time constant, a scale: the fields declared with [`POSITIVE`][hamlayers.training.POSITIVE]) that begins at `p0` has
+    the coordinate `t = u(p) - u(p0)` with `u(p) = log(exp(p) - 1)`, of which it is the softplus: far above 1 that is
+    the change of the parameter itself, far below 1 that of its logarithm. One `>= 0` is `p = |p0 + t|`; any other is
+    its own coordinate. (The slopes of a spline and the weights of a basis of ReLUs take care of themselves.)
+
+    So a coordinate of 0 is a constrained parameter that has not changed, to the bit, and weight decay, which pulls
+    coordinates to 0, pulls constrained parameters to where they began and all others to 0.
 
     **Arguments:**
 
@@ -32,18 +35,21 @@ def partition(model: PyTree, *, freeze: Where | None = None) -> tuple[PyTree, Py
     - `freeze`: a function of the model that returns a part of it, or a sequence of parts, to leave as they are:
         `lambda model: model.layers["image"]`. (Keyword only.)
 
-    **Returns:** two trees of the structure of the model, each with `None` where the other has a leaf, as of
-    `equinox.partition`; [`combine`][hamlayers.training.combine] makes a model of them again.
+    **Returns:** two trees of the structure of the model, `params` with `None` where nothing is trained, and `static`
+    with `None` where something is, but the initial value where that is constrained;
+    [`combine`][hamlayers.training.combine] makes a model of them again.
 
-    **Raises:** `TypeError` for a `freeze` that is no function; `ValueError` if it returns what is no part of the model,
-    or if nothing is left to train.
+    **Raises:** `TypeError` for a `freeze` that is not a function; `ValueError` if it returns what is not a part of the
+    model, or if nothing is left to train.
     """
     mask = jax.tree.map(eqx.is_inexact_array, model)
     params, static = eqx.partition(model, mask if freeze is None else _without(mask, freeze))
     if not jax.tree.leaves(params):
         held = "" if freeze is None else ", or none that `freeze` leaves"
         raise ValueError(f"partition: `model` has no floating-point arrays{held}: there is nothing to train.")
-    return _map(_unbounded, params), static
+    params = jax.tree.map(_on_device, params)
+    begun = constrained(params, params)
+    return jax.tree.map(lambda p, p0: p if p0 is None else jnp.zeros_like(p), params, begun), eqx.combine(begun, static)
 
 
 def combine(params: PyTree, static: PyTree) -> PyTree:
@@ -51,7 +57,46 @@ def combine(params: PyTree, static: PyTree) -> PyTree:
 
     Differentiate through it: `jax.grad(lambda params: loss(combine(params, static)))`.
     """
-    return eqx.combine(_map(_bounded, params), static)
+
+    def value(path: Any, free: Any, held: Any) -> Any:
+        if free is None:
+            return held
+        if not _is_relative(params, path):
+            return free
+        return _positive(free, held) if domain_at(params, path) == "positive" else _nonnegative(free, held)
+
+    return _map_with_path(value, params, static)
+
+
+def constrained(params: PyTree, tree: PyTree) -> PyTree:
+    """The leaves of a tree of the same structure where the parameters have coordinates relative to a beginning."""
+    return _map_with_path(
+        lambda path, free, leaf: None if free is None or not _is_relative(params, path) else leaf, params, tree
+    )
+
+
+def parts_of(owner: str, argument: str, tree: PyTree, where: Where) -> Any:
+    """What a function of the model returns of a tree of its structure."""
+    try:
+        return where(tree)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{owner}: `{argument}` must return parts of the model: {error}") from error
+
+
+def check_untied(owner: str, params: PyTree, model: PyTree) -> None:
+    """`ValueError` for a trained array that is in two places, which training would change apart from each other."""
+    trained = _map_with_path(lambda _, free, leaf: None if free is None else leaf, params, model)
+    seen: dict[int, str] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(trained):
+        name = jax.tree_util.keystr(path)
+        if id(leaf) in seen and leaf.size:
+            raise ValueError(
+                f"{owner}: `model` has the same array at {seen[id(leaf)]} and at {name}: would they be one parameter, "
+                "or two that begin alike? To tie them, let one object serve twice: one synapse in several "
+                "`connections`, one part that your module calls twice. To train them apart, give each a copy "
+                "(`jax.tree.map(jnp.copy, part)`)."
+            )
+        seen[id(leaf)] = name
 
 
 def _without(mask: PyTree, freeze: Where) -> PyTree:
@@ -70,21 +115,30 @@ def _without(mask: PyTree, freeze: Where) -> PyTree:
         raise ValueError(f"partition: `freeze` must return parts of the model: {error}") from error
 
 
-def _map(function: Callable[[Domain, Any], FloatArray], params: PyTree) -> PyTree:
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(domain_at(params, path), leaf), params)
+def _map_with_path(function: Callable[..., Any], *trees: PyTree) -> PyTree:
+    return jax.tree_util.tree_map_with_path(function, *trees, is_leaf=lambda leaf: leaf is None)
 
 
-def _unbounded(domain: Domain, value: FloatLike) -> FloatArray:
-    """The inverse of [`_bounded`][], strongly typed, and on the device if it was NumPy's."""
+def _is_relative(params: PyTree, path: Any) -> bool:
+    return domain_at(params, path) in ("positive", "nonnegative")
+
+
+def _on_device(value: FloatLike) -> FloatArray:
+    """Strongly typed, and on the device if it was NumPy's."""
     value = jnp.asarray(value)
-    value = jax.lax.convert_element_type(value, value.dtype)
-    return value + jnp.log(-jnp.expm1(-value)) if domain == "positive" else value
+    return jax.lax.convert_element_type(value, value.dtype)
 
 
-def _bounded(domain: Domain, free: FloatArray) -> FloatArray:
-    if domain == "positive":
-        # The softplus of what is far below 0 rounds to 0.
-        return jnp.maximum(jax.nn.softplus(free), jnp.finfo(free.dtype).tiny)
-    if domain == "nonnegative":
-        return jnp.where(free < 0, -free, free)  # with a derivative of 1 at 0, so that 0 can be left again
-    return free
+def _positive(free: FloatArray, begun: FloatArray) -> FloatArray:
+    """`softplus(u + free)` times what makes it `begun` at 0, where `u` is known to its rounding only."""
+    u = begun + jnp.log(-jnp.expm1(-begun))
+    back = jax.nn.softplus(u)
+    value = jax.nn.softplus(u + free) * jnp.where(back > 0, begun / jnp.where(back > 0, back, 1), 1)
+    # The softplus of what is far below 0 rounds to 0.
+    value = jnp.maximum(value, jnp.finfo(free.dtype).tiny)
+    return value + jax.lax.stop_gradient(jnp.where(free == 0, begun - value, 0))
+
+
+def _nonnegative(free: FloatArray, begun: FloatArray) -> FloatArray:
+    value = begun + free
+    return jnp.where(value < 0, -value, value)  # with a derivative of 1 at 0, so that 0 can be left again

@@ -10,9 +10,11 @@ from jaxtyping import PRNGKeyArray, PyTree
 from .._checks import as_count, as_flag, as_key
 from ._data import Examples, Stream, as_data, as_evaluated
 from ._events import Callback, EarlyStopping
+from ._fingerprint import digest_of
 from ._folder import Checkpoint, as_checkpoint
+from ._recipe import recipe_of
 from ._settled import AbstractLoss
-from ._step import Loss, Optimizer, TrainState, as_optimizer, start
+from ._step import Average, Loss, Optimizer, TrainState, as_optimizer, average_of, begin
 
 
 @final
@@ -33,18 +35,34 @@ class Plan(NamedTuple):
     early: EarlyStopping | None
     callbacks: tuple[Callback, ...]
     checkpoint: Checkpoint | None
+    facts: dict[str, Any]
     progress: bool | None
+    averaged: Average | None
 
-    def facts(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one that was interrupted, in what JSON can hold."""
-        leaves = jax.tree_util.tree_leaves_with_path(self.begin.params)
-        found: dict[str, Any] = {"trained": [jax.tree_util.keystr(path) for path, _ in leaves]}
-        if isinstance(self.data, Examples):
-            found["data"] = [f"{leaf.dtype} {leaf.shape}" for leaf in jax.tree.leaves(self.data.arrays)]
-            found["batch_size"] = self.data.batch_size
-        else:
-            found["data"] = ["batches"]
-        return found
+
+def _facts(
+    model: PyTree, loss: Loss, optimizer: Optimizer, state: TrainState, data: Examples | Stream
+) -> dict[str, Any]:
+    """What a resumed run must have in common with the one that was interrupted, in what JSON can hold.
+
+    Under `"made"` are sums that may only be compared as far as they were made by the same versions of the packages.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    found: dict[str, Any] = {"trained": [jax.tree_util.keystr(path) for path, _ in leaves]}
+    made: dict[str, Any] = {"model": digest_of(model)}
+    for name, thing in (("loss", loss), ("optimizer", optimizer)):
+        (first,) = recipe_of(thing)[0].first  # of a loss that counts how often it is traced, say, as it was
+        sums = first.digests()
+        made[name] = sums | {"held": f"{sums['held']} {digest_of(thing)}"}
+    if isinstance(data, Examples):
+        found["data"] = [f"{leaf.dtype} {leaf.shape}" for leaf in jax.tree.leaves(data.arrays)]
+        found["batch_size"] = data.batch_size
+        made["data"] = digest_of(data.arrays)
+    else:
+        found["data"] = ["batches"]
+    if state.projections:
+        found["constrain"] = [f"{projection.path} {projection.constraint!r}" for projection in state.projections]
+    return found | {"made": made}
 
 
 def as_plan(
@@ -66,6 +84,8 @@ def as_plan(
     log_every: Any,
     checkpoint: Any,
     progress: Any,
+    constrain: Any,
+    averaged: Any,
 ) -> Plan:
     """The arguments of [`fit`][hamlayers.training.fit] as a plan, or an error that names the first that is wrong."""
     if not callable(loss):
@@ -78,10 +98,17 @@ def as_plan(
     logged = max(1, total // 100) if log_every is None else as_count("fit", "log_every", log_every)
     epoch = _as_epoch(source, data) or logged
     check_loss(loss, model, source)
+    if averaged is not None and not callable(averaged):
+        raise TypeError(
+            f"fit: `averaged` must be a function of the optimiser's state and parameters, got {averaged!r}."
+        )
+    state, folder = begin("fit", model, optimizer, freeze, constrain), as_checkpoint(checkpoint)
+    if averaged is not None:
+        average_of(state, averaged)  # an error now, not after the last step
     return Plan(
         loss=loss,
         optimizer=optimizer,
-        begin=start(model, optimizer, freeze=freeze),
+        begin=state,
         freeze=freeze,
         data=source,
         steps=total,
@@ -92,8 +119,10 @@ def as_plan(
         log_every=logged,
         early=early_stopping,
         callbacks=_as_callbacks(callbacks),
-        checkpoint=as_checkpoint(checkpoint),
+        checkpoint=folder,
+        facts={} if folder is None else _facts(model, loss, optimizer, state, source),
         progress=None if progress is None else as_flag("fit", "progress", progress),
+        averaged=averaged,
     )
 
 

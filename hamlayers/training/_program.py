@@ -1,9 +1,8 @@
 """The compiled programs of a training run: many steps, one step, and the evaluation of a model."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ._data import Examples, Stream, batch_length
 from ._parameters import combine
+from ._recipe import Leaves, Recipe, recipe_of
 from ._step import (
     Loss,
     Metrics,
@@ -21,15 +21,13 @@ from ._step import (
     as_scalar,
     as_value,
     differentiate,
+    is_forgiving,
     update,
 )
 
 
 CHUNK = 256
 """How many steps one call of a program can take: the length of the arrays that it writes losses into."""
-
-Leaves = list[Array]
-"""The arrays of a tree, flattened once, so that no call has to."""
 
 
 @final
@@ -65,42 +63,6 @@ class Trace(NamedTuple):
 
 
 @final
-class Recipe:
-    """All of some trees that is no array: what a program is compiled for. Equal ones share it, from run to run.
-
-    (So it must not hold the arrays, which would live as long as the program.)
-    """
-
-    def __init__(self, structure: Any, rest: PyTree):
-        self._structure = structure
-        self._rest, self._rest_structure = jax.tree.flatten(rest)
-        kinds = tuple(map(type, self._rest))  # True and 1 are equal, and programs for them are not
-        self._identity: Any = (self._structure, self._rest_structure, kinds, tuple(self._rest))
-        try:
-            self._hash = hash(self._identity)
-        except TypeError:
-            self._identity, self._hash = id(self), id(self)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: Any) -> bool:
-        return self is other or (isinstance(other, Recipe) and self._identity == other._identity)
-
-    def trees(self, constants: Leaves) -> Any:
-        """The trees again, with these arrays."""
-        arrays = jax.tree.unflatten(self._structure, constants)
-        return eqx.combine(arrays, jax.tree.unflatten(self._rest_structure, self._rest))
-
-
-def recipe_of(*trees: PyTree) -> tuple[Recipe, Leaves]:
-    """Some trees in two parts: what is compiled, and the arrays that a program is given."""
-    arrays, rest = eqx.partition(trees, lambda leaf: isinstance(leaf, (jax.Array, np.ndarray)))
-    constants, structure = jax.tree.flatten(arrays)
-    return Recipe(structure, rest), [jnp.asarray(constant) for constant in constants]
-
-
-@final
 class Programs:
     """The programs for one model, loss and optimiser; each is compiled when it is first called, and once.
 
@@ -111,8 +73,17 @@ class Programs:
 
     def __init__(self, loss: Loss, optimizer: Optimizer, state: TrainState):
         self._structure = jax.tree.structure((state.params, state.opt_state))
-        self._static = state.static
-        self._recipe, self._constants = recipe_of(loss, optimizer, state.static, (self._structure,))
+        skeleton = jax.tree.map(lambda _: 0, (state.params, state.opt_state))
+        self._trees = (loss, optimizer, state.static, skeleton, state.projections)
+        self._recipe, self._constants = recipe_of(*self._trees)
+
+    def own_changes(self) -> None:
+        """Whatever the loss has changed in itself by being run is no change of it."""
+        self._recipe.own_changes(self._constants)
+
+    def look_again(self) -> None:
+        """Compile anew if the loss, or what else the user holds, has changed."""
+        self._recipe, self._constants = recipe_of(*self._trees, before=self._recipe)
 
     def begin(self, state: TrainState, data: Examples | Stream, keys: Keys) -> Progress:
         """Where a run stands before its next step, in copies, for the programs to destroy."""
@@ -126,7 +97,8 @@ class Programs:
         """A copy of where training is, which outlives the next call of a program."""
         copies = [jnp.array(leaf, copy=True) for leaf in at.leaves]
         params, opt_state = jax.tree.unflatten(self._structure, copies)
-        return TrainState(params, self._static, opt_state, jnp.array(at.step, copy=True))
+        _, _, static, _, projections = self._trees
+        return TrainState(params, static, opt_state, jnp.array(at.step, copy=True), projections)
 
     def many(self, at: Progress, data: Examples, count: int, keys: Keys) -> tuple[Progress, Trace]:
         """Up to `CHUNK` steps."""
@@ -172,13 +144,13 @@ def _many(
         return after._replace(order=order), jax.tree.map(lambda whole, e: whole.at[here].set(e), trace, taken)
 
     entries = _entries(at, recipe, constants, lambda: batch_at(begun, at.order)[0], keys)
-    empty = jax.tree.map(lambda entry: jnp.full((CHUNK,), jnp.nan, entry.dtype), entries)
+    empty = jax.tree.map(lambda entry: jnp.zeros((CHUNK,), entry.dtype), entries)
     return jax.lax.while_loop(going, body, (at, empty))
 
 
 def _one(at: Progress, constants: Leaves, batch: PyTree, keys: Keys, *, recipe: Recipe) -> tuple[Progress, Trace]:
     entries = _entries(at, recipe, constants, lambda: batch, keys)
-    nothing = jax.tree.map(lambda entry: jnp.full((), jnp.nan, entry.dtype), entries)
+    nothing = jax.tree.map(lambda entry: jnp.zeros((), entry.dtype), entries)
     return jax.lax.cond(at.sound, lambda: _step(at, recipe, constants, batch, keys), lambda: (at, nothing))
 
 
@@ -186,23 +158,28 @@ def _entries(at: Progress, recipe: Recipe, constants: Leaves, batch: Callable[[]
     """The shapes and dtypes of what a step reports."""
 
     def report() -> Trace:
-        loss, _, static, (structure,) = recipe.trees(constants)
-        params, _ = jax.tree.unflatten(structure, at.leaves)
-        return Trace(*as_value("fit", loss(combine(params, static), batch(), keys.noise)))
+        with recipe.traced(constants) as (loss, _, static, skeleton, _):
+            params, _ = jax.tree.unflatten(jax.tree.structure(skeleton), at.leaves)
+            return Trace(*as_value("fit", loss(combine(params, static), batch(), keys.noise)))
 
     return jax.eval_shape(report)
 
 
 def _step(at: Progress, recipe: Recipe, constants: Leaves, batch: PyTree, keys: Keys) -> tuple[Progress, Trace]:
-    loss, optimizer, static, (structure,) = recipe.trees(constants)
-    params, opt_state = jax.tree.unflatten(structure, at.leaves)
-    taken = differentiate("fit", loss, static, params, batch, jax.random.fold_in(keys.noise, at.step))
-    sound = jnp.isfinite(taken.value) & all_finite(taken.gradient)
+    with recipe.traced(constants) as (loss, optimizer, static, skeleton, projections):
+        params, opt_state = jax.tree.unflatten(jax.tree.structure(skeleton), at.leaves)
+        taken = differentiate("fit", loss, static, params, batch, jax.random.fold_in(keys.noise, at.step))
 
-    def take() -> Leaves:
-        return jax.tree.leaves(update(as_optimizer("fit", optimizer), taken, params, opt_state))
+        def take() -> tuple[PyTree, PyTree]:
+            return update(as_optimizer("fit", optimizer), taken, params, opt_state, projections)
 
-    leaves = jax.lax.cond(sound, take, lambda: at.leaves)
+        if is_forgiving(opt_state):
+            after = take()
+            sound = all_finite(after[0])
+            leaves = [jnp.where(sound, new, old) for new, old in zip(jax.tree.leaves(after), at.leaves, strict=True)]
+        else:
+            sound = jnp.isfinite(taken.value) & all_finite(taken.gradient)
+            leaves = jax.lax.cond(sound, lambda: jax.tree.leaves(take()), lambda: at.leaves)
     return Progress(leaves, at.step + sound.astype(jnp.int32), sound, at.order), Trace(taken.value, taken.metrics)
 
 
@@ -227,15 +204,19 @@ class Evaluation:
 
     def __init__(self, loss: Loss, metrics: Mapping[str, Callable], data: Examples | Stream, key: PRNGKeyArray):
         self._loss, self._metrics, self._data, self._key = loss, dict(metrics), data, key
+        self._recipe: Recipe | None = None
 
     def __call__(self, model: PyTree) -> dict[str, float]:
         """The means by name, that of the loss as `"loss"`."""
-        recipe, arrays = recipe_of(self._loss, self._metrics, model)
+        recipe, arrays = recipe_of(self._loss, self._metrics, model, before=self._recipe)
+        self._recipe = recipe
         data = self._data
         if isinstance(data, Examples):
             whole = data.batches * data.batch_size
             found = _over_examples(arrays, data.arrays, self._key, recipe=recipe, size=data.batch_size, whole=whole)
-            return {name: float(value) for name, value in found.items()}
+            means = {name: float(value) for name, value in found.items()}
+            recipe.own_changes(arrays)
+            return means
         total, size = {}, 0
         for batch in data.once():
             weight = batch_length(batch)
@@ -246,9 +227,15 @@ class Evaluation:
 
 
 def _batch_means(arrays: Leaves, batch: PyTree, key: PRNGKeyArray, *, recipe: Recipe) -> Metrics:
-    loss, metrics, model = recipe.trees(arrays)
-    value, own = as_value("evaluate", loss(model, batch, key))
-    others = {name: as_scalar("evaluate", f"metrics[{name!r}]", f(model, batch, key)) for name, f in metrics.items()}
+    with recipe.traced(arrays) as (loss, metrics, model):
+        value, own = as_value("evaluate", loss(model, batch, key))
+        if twice := sorted(own.keys() & metrics):
+            raise ValueError(
+                f"evaluate: `metrics` names {twice[0]!r}, which the loss returns itself; give it another name."
+            )
+        others = {
+            name: as_scalar("evaluate", f"metrics[{name!r}]", f(model, batch, key)) for name, f in metrics.items()
+        }
     return {"loss": value} | own | others
 
 

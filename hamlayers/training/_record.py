@@ -66,12 +66,16 @@ class Record:
 
     # --- as arrays, for a checkpoint ----------------------------------------------------------------------------------
 
+    def names(self) -> dict[str, list[str]]:
+        """The names of what is in [`arrays`][], in its order: text of any kind, which no path need hold."""
+        return {"history": list(self._history), "window": list(self.window)}
+
     def arrays(self) -> dict[str, Any]:
-        """All but the best model."""
+        """All but the best model and the names."""
         return {
             "losses": self.losses(),
-            "history": {name: {"steps": s.steps, "values": s.values} for name, s in self.history().items()},
-            "window": {name: np.concatenate(parts) for name, parts in self.window.items()},
+            "history": [{"steps": s.steps, "values": s.values} for s in self.history().values()],
+            "window": [np.concatenate(parts) for parts in self.window.values()],
         }
 
     def restore(self, losses: np.ndarray, history: dict[str, dict[str, np.ndarray]], window: dict[str, Any]) -> None:

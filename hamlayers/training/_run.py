@@ -16,7 +16,7 @@ from ._program import CHUNK, Evaluation, Keys, Programs, Trace, to_host
 from ._record import Record
 from ._result import Fitted, TrainingError
 from ._saving import resume_run, save_run
-from ._step import all_finite
+from ._step import TrainState, all_finite, average_of, is_forgiving
 
 
 _PACE = 0.2
@@ -66,6 +66,8 @@ class Run:
                 if self._stopped is None and self.step == self._plan.steps:
                     self._stopped = "steps"
                 self._save_if_due()
+            if isinstance(self._plan.data, Examples):  # else the loader has run too
+                self._programs.own_changes()
         except TrainingError:
             raise
         except BaseException:  # an interrupt, or an error of the user's loader or callback
@@ -129,7 +131,9 @@ class Run:
         """Say what of the next step is not finite."""
         number = self.step + 1
         what = f"the loss of step {number} is {loss}"
-        if math.isfinite(loss):
+        if is_forgiving(self._plan.begin.opt_state):
+            what = f"the optimiser no longer leaves out what is not finite: at step {number} the loss is {loss}"
+        elif math.isfinite(loss):
             what = f"the gradient of step {number} is not finite (its loss is {loss:.6g})"
         hints = []
         if not bool(all_finite(self._at.leaves)):
@@ -159,15 +163,17 @@ class Run:
         if plan.callbacks:
             batches = plan.data.batches
             epoch = math.nan if batches is None else step / batches
-            event = Event(step, epoch, metrics, self._programs.state(self._at).model)
+            event = Event(step, epoch, metrics, self._averaged().model)
+            self._programs.own_changes()
             asked = [callback(event) for callback in plan.callbacks]  # every one of them is told
+            self._programs.look_again()  # a callback may have changed the loss
             if self._stopped is None and any(answer is True for answer in asked):
                 self._stopped = "callback"
 
     def _validate(self) -> dict[str, float]:
         """What validation gives, and whether that ends the run."""
         assert self._evaluation is not None
-        state, early = self._programs.state(self._at), self._plan.early
+        state, early = self._averaged(), self._plan.early
         found = {f"validation/{name}": value for name, value in self._evaluation(state.model).items()}
         if early is not None:
             if early.monitor not in found:
@@ -175,6 +181,11 @@ class Run:
             if self._record.judge(early, found[early.monitor], self.step, state):
                 self._stopped = "early"
         return found
+
+    def _averaged(self) -> TrainState:
+        """Where training is, with the parameters that the user wants to be judged and given."""
+        state = self._programs.state(self._at)
+        return state if self._plan.averaged is None else average_of(state, self._plan.averaged)
 
     def _save_if_due(self) -> None:
         checkpoint = self._plan.checkpoint
@@ -202,13 +213,13 @@ class Run:
         checkpoint.prune()
 
     def _result(self, stopped: str) -> Fitted:
-        state, record = self._programs.state(self._at), self._record
+        record = self._record
         return Fitted(
-            model=state.model if record.best is None else record.best.model,
+            model=(self._averaged() if record.best is None else record.best).model,
             losses=record.losses(),
             history=record.history(),
             steps=self.step,
             stopped=stopped,
             best_step=record.best_step,
-            state=state,
+            state=self._programs.state(self._at),
         )

@@ -1,6 +1,8 @@
 """One step of training: a loss, its gradient, and what an optimiser of optax makes of it."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias, final
 
 import equinox as eqx
@@ -10,7 +12,9 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from .._typing import Scalar
-from ._parameters import Where, combine, partition
+from ._constraint import AbstractConstraint, Projection, project, projections_of
+from ._parameters import Where, check_untied, combine, partition
+from ._recipe import Leaves, Recipe, recipe_of
 
 
 Loss: TypeAlias = Callable[[Any, Any, PRNGKeyArray], Any]
@@ -18,6 +22,9 @@ Loss: TypeAlias = Callable[[Any, Any, PRNGKeyArray], Any]
 
 Optimizer: TypeAlias = optax.GradientTransformation | optax.MultiSteps
 """An optimiser of optax's."""
+
+Average: TypeAlias = Callable[[Any, Any], Any]
+"""`averaged(opt_state, params)`: other parameters, such as a mean over the steps."""
 
 Metrics: TypeAlias = dict[str, Scalar]
 """Scalars by name."""
@@ -32,12 +39,14 @@ class TrainState(eqx.Module):
     - `params`, `static`: the two parts of the model, as of [`partition`][hamlayers.training.partition].
     - `opt_state`: the state of the optimiser.
     - `step`: how many steps have been taken.
+    - `projections`: the constraints that every step restores.
     """
 
     params: PyTree
     static: PyTree
     opt_state: PyTree
     step: Int[Array, ""]
+    projections: tuple[Projection, ...] = ()
 
     @property
     def model(self) -> PyTree:
@@ -45,23 +54,74 @@ class TrainState(eqx.Module):
         return combine(self.params, self.static)
 
 
-def start(model: PyTree, optimizer: Optimizer, *, freeze: Where | None = None) -> TrainState:
+@final
+class Lookahead(NamedTuple):
+    """The state of `optax.lookahead`, which moves two sets of parameters: the fast ones are those that are trained.
+
+    **Attributes:**
+
+    - `inner`: optax's state.
+    - `slow`: the slow parameters, those to use in the end: `averaged=lambda state, params: state.slow`.
+    """
+
+    inner: PyTree
+    slow: PyTree
+
+
+def start(
+    model: PyTree,
+    optimizer: Optimizer,
+    *,
+    freeze: Where | None = None,
+    constrain: Mapping[Where, AbstractConstraint] | None = None,
+) -> TrainState:
     """The state before the first step.
 
     **Arguments:**
 
     - `model`: what to train, any tree.
     - `optimizer`: one of optax's; `optax.MultiSteps` too.
-    - `freeze`: as for [`partition`][hamlayers.training.partition]. (Keyword only.)
+    - `freeze`: as for [`partition`][hamlayers.training.partition]. (Keyword only, like the next.)
+    - `constrain`: as for [`fit`][hamlayers.training.fit].
 
-    **Raises:** as [`partition`][hamlayers.training.partition]; `TypeError` for what is no optimiser.
+    **Raises:** as [`partition`][hamlayers.training.partition]; `TypeError` for what is not an optimiser; `ValueError`
+    for a model that has one array in two places; both for constraints, as [`fit`][hamlayers.training.fit].
     """
+    return begin("start", model, optimizer, freeze, constrain)
+
+
+def begin(
+    owner: str,
+    model: PyTree,
+    optimizer: Optimizer,
+    freeze: Where | None,
+    constrain: Mapping[Where, AbstractConstraint] | None,
+) -> TrainState:
+    """[`start`][hamlayers.training.start], for whoever it is."""
     params, static = partition(model, freeze=freeze)
-    chosen = as_optimizer("start", optimizer)
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes types
+    check_untied(owner, params, model)
+    projections = projections_of(owner, params, constrain)
+    params = project(params, projections)
+    chosen = as_optimizer(owner, optimizer)
+    with _optax():
         opt_state = chosen.init(params)
+        if _has(opt_state, optax.LookaheadState):
+            opt_state = Lookahead(chosen.init(optax.LookaheadParams.init_synced(params)), params)
     strong = jax.tree.map(strongly_typed, opt_state)
-    return TrainState(params, static, strong, jnp.zeros((), jnp.int32))
+    return TrainState(params, static, strong, jnp.zeros((), jnp.int32), projections)
+
+
+@contextmanager
+def _optax() -> Iterator[None]:
+    """optax mixes types, and warns of parameters that `lookahead` has not been given the way that it likes."""
+    logger = logging.getLogger("absl")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with jax.numpy_dtype_promotion("standard"):
+            yield
+    finally:
+        logger.disabled = before
 
 
 def make_step(
@@ -70,7 +130,8 @@ def make_step(
     """A compiled step for a training loop of one's own.
 
     `state, (value, metrics) = step(state, batch, key)`: the loss is that before the update. Nothing is checked at run
-    time: the state after a loss or a gradient that is not finite is not finite either.
+    time: the state after a loss or a gradient that is not finite is not finite either. A loss or an optimiser that has
+    changed since the last step is compiled anew, which to see takes some tenths of a millisecond a step.
 
     **Arguments:**
 
@@ -85,11 +146,21 @@ def make_step(
         raise TypeError(f"make_step: `loss` must be a function of model, batch and key, got {loss!r}.")
     chosen = as_optimizer("make_step", optimizer)
 
+    used: list[Recipe | None] = [None]
+
     @eqx.filter_jit
+    def compiled(
+        recipe: Recipe, constants: Leaves, state: TrainState, batch: PyTree, key: PRNGKeyArray
+    ) -> tuple[TrainState, tuple[Scalar, Metrics]]:
+        with recipe.traced(constants) as (loss, chosen):
+            taken = differentiate("make_step", loss, state.static, state.params, batch, key)
+            params, opt_state = update(chosen, taken, state.params, state.opt_state, state.projections)
+        after = TrainState(params, state.static, opt_state, state.step + 1, state.projections)
+        return after, (taken.value, taken.metrics)
+
     def step(state: TrainState, batch: PyTree, key: PRNGKeyArray) -> tuple[TrainState, tuple[Scalar, Metrics]]:
-        taken = differentiate("make_step", loss, state.static, state.params, batch, key)
-        params, opt_state = update(chosen, taken, state.params, state.opt_state)
-        return TrainState(params, state.static, opt_state, state.step + 1), (taken.value, taken.metrics)
+        used[0], constants = recipe_of(loss, chosen, before=used[0])
+        return compiled(used[0], constants, state, batch, key)
 
     return step
 
@@ -118,13 +189,54 @@ def differentiate(owner: str, loss: Loss, static: PyTree, params: PyTree, batch:
 
 
 def update(
-    optimizer: optax.GradientTransformationExtraArgs, taken: Gradient, params: PyTree, opt_state: PyTree
+    optimizer: optax.GradientTransformationExtraArgs,
+    taken: Gradient,
+    params: PyTree,
+    opt_state: PyTree,
+    projections: tuple[Projection, ...],
 ) -> tuple[PyTree, PyTree]:
     """The parameters and the optimiser's state after a step."""
     known: dict[str, Any] = {"value": taken.value, "grad": taken.gradient, "value_fn": taken.function}
     with jax.numpy_dtype_promotion("standard"):  # optax mixes types
+        if isinstance(opt_state, Lookahead):
+            pair = optax.LookaheadParams(params, opt_state.slow)
+            updates, inner = optimizer.update(taken.gradient, opt_state.inner, pair, **known)
+            moved: Any = optax.apply_updates(pair, updates)
+            return project(moved.fast, projections), Lookahead(inner, project(moved.slow, projections))
         updates, opt_state = optimizer.update(taken.gradient, opt_state, params, **known)
-        return optax.apply_updates(params, updates), opt_state
+        return project(optax.apply_updates(params, updates), projections), opt_state
+
+
+def average_of(state: TrainState, average: Average) -> TrainState:
+    """The state with the parameters that a function of it and of the optimiser's state gives."""
+    try:
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes types
+            found = average(state.opt_state, state.params)
+    except AttributeError as error:
+        raise ValueError(f"fit: `averaged` could not be taken of the optimiser's state: {error}") from error
+    if jax.tree.structure(found) != jax.tree.structure(state.params):
+        raise ValueError(
+            "fit: `averaged` must return parameters of the structure that it is given, got "
+            f"{jax.tree.structure(found)}."
+        )
+    like = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape), found, state.params)
+    return eqx.tree_at(lambda s: s.params, state, project(like, state.projections))
+
+
+def is_forgiving(opt_state: PyTree) -> bool:
+    """Whether the optimiser asks to be given gradients that are not finite, to leave them out itself."""
+    skipping = [node for node in _nodes(opt_state, optax.MultiStepsState) if jax.tree.leaves(node.skip_state)]
+    return _has(opt_state, optax.ApplyIfFiniteState) or bool(skipping)
+
+
+def _nodes(tree: PyTree, kind: type) -> list[Any]:
+    return [
+        node for node in jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind)) if isinstance(node, kind)
+    ]
+
+
+def _has(tree: PyTree, kind: type) -> bool:
+    return bool(_nodes(tree, kind))
 
 
 def as_value(owner: str, found: Any) -> tuple[Scalar, Metrics]:
@@ -133,8 +245,12 @@ def as_value(owner: str, found: Any) -> tuple[Scalar, Metrics]:
     if not isinstance(metrics, Mapping) or not all(isinstance(name, str) for name in metrics):
         raise TypeError(f"{owner}: `loss` must return a scalar, or a pair of it and a dict of scalars, got {found!r}.")
     named = {name: as_scalar(owner, f"the metric {name!r}", metric) for name, metric in metrics.items()}
-    if "loss" in named:
-        raise ValueError(f"{owner}: `loss` returns a metric named 'loss', which is the name of its value.")
+    reserved = [name for name in named if name == "loss" or name.startswith("validation/")]
+    if reserved:
+        raise ValueError(
+            f"{owner}: `loss` returns a metric named {reserved[0]!r}: 'loss' is the name of its value, and "
+            "'validation/...' are those of what validation finds."
+        )
     return as_scalar(owner, "`loss`", value), named
 
 
