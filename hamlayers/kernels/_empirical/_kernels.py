@@ -178,10 +178,7 @@ def _ntk(
         rows, block = _by_factors(plain_factors_of(function), output)
     else:
         example = jax.ShapeDtypeStruct(x1.shape[1:], x1.dtype)
-        plain = implementation == "jacobian"
-        rows, block = _by_factors(
-            plain_factors_of(function) if plain else factors_of(function, example, output), output
-        )
+        rows, block = _by_factors(factors_of(function, example, output), output)
     return _assemble(owner, function, rows, block, x1, x2, output, memory)
 
 

@@ -59,7 +59,10 @@ def find_uses(program: Program) -> dict[int, Use | None]:
     biases = {place: _chain(program, used, made, program.arguments[place]) for place in places if uses[place] is None}
     for place, use in uses.items():
         if use is not None:
-            uses[place] = _with_bias(program, use, _chain(program, used, made, use.result), biases)
+            whole = _with_bias(program, use, _chain(program, used, made, use.result), biases)
+            if whole.bias is not None:  # of all weights that share a product one takes the bias
+                del biases[whole.bias]
+            uses[place] = whole
     return uses
 
 
