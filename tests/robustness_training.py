@@ -318,6 +318,18 @@ TRAINING = [
         "a posterior with noise below 0", ValueError, ("`noise`", "non-negative", "-1"), lambda: posterior(noise=-1.0)
     ),
     refuses(
+        "a posterior with noise of too few points",
+        ValueError,
+        ("`noise`", "each training point", "(3,)"),
+        lambda: posterior(noise=vec(1, 1, 1)),
+    ),
+    refuses(
+        "a kernel of outputs that the targets do not have",
+        ValueError,
+        ("`y_train`", "(n, outputs)", "(2,)"),
+        lambda: kn.gradient_descent(gram()[:, :, None, None], vec(1, -1)),
+    ),
+    refuses(
         "a posterior of a singular kernel",
         ValueError,
         ("invertible kernel", "`diag_reg", "eigenvalues"),

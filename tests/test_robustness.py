@@ -40,6 +40,7 @@ EXEMPT = {
             *(
                 "kn.LossDescent",
                 "kn.Margins",
+                "kn.PerOutputDescent",
                 "kn.SquaredErrorDescent",
                 "kn.Trained",
                 "tr.Event",

@@ -58,6 +58,7 @@ from ._training import (
     LossDescent as LossDescent,
     Margins as Margins,
     MeanSquaredError as MeanSquaredError,
+    PerOutputDescent as PerOutputDescent,
     RungeKuttaLegendre as RungeKuttaLegendre,
     SmoothedHinge as SmoothedHinge,
     SquaredErrorDescent as SquaredErrorDescent,

@@ -18,6 +18,7 @@ from ._losses import (
     SquaredHinge as SquaredHinge,
     margins as margins,
 )
+from ._per_output import PerOutputDescent as PerOutputDescent
 from ._predict import gradient_descent as gradient_descent, max_learning_rate as max_learning_rate
 from ._spectral import SquaredErrorDescent as SquaredErrorDescent
 from ._stabilised import RungeKuttaLegendre as RungeKuttaLegendre

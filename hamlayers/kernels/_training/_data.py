@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Real
 
-from ..._checks import as_float_array, as_nonnegative_scalar
+from ..._checks import as_float_array, as_nonnegative_scalar, as_parameter, require
 from ..._typing import FloatArray, FloatLike, Scalar
 
 
@@ -120,18 +120,38 @@ def as_kernel(owner: str, name: str, value: Any, *, symmetric: bool = True) -> F
         return 0.5 * (kernel + kernel.T)
 
 
+def as_noise(owner: str, name: str, value: Any, points: int) -> FloatArray:
+    """A variance of at least 0, or one for each training point."""
+    array = as_parameter(owner, name, value)
+    if array.shape not in ((), (points,)):
+        raise ValueError(
+            f"{owner}: `{name}` must be a number or have shape ({points},), one variance for each training point, "
+            f"got shape {array.shape}."
+        )
+    fine = lambda a: jnp.all((a >= 0) & jnp.isfinite(a))  # noqa: E731
+    return require(owner, array, fine, f"`{name}` must be non-negative and finite")
+
+
 def check_eigenvalues(owner: str, name: str, eigenvalues: FloatArray, dtype: Any) -> FloatArray:
     """The eigenvalues (ascending) with those below 0 by rounding set to 0; `ValueError` for one beyond rounding.
 
-    `dtype` is that in which the kernel was given.
+    `dtype` is that in which the kernel was given. Between nearly parallel points a kernel of kinked activations feels
+    one rounding of their covariance as its square root, so an eigenvalue may be off by `sqrt(eps)` of the largest.
     """
     if known(eigenvalues):
         array = np.asarray(eigenvalues)
-        low, high = float(array[0]), float(np.max(np.abs(array)))
-        if low < -rounding(eigenvalues, dtype) * high:
+        low, high, mean = float(array[0]), float(np.max(np.abs(array))), float(np.mean(array))
+        slack = max(rounding(eigenvalues, dtype), math.sqrt(float(jnp.finfo(dtype).eps)))
+        if low < -slack * high:
+            advice = ""
+            if mean > 0:
+                advice = (
+                    " If it should be, compute it in float64, or add to its diagonal, by `diag_reg` say, "
+                    f"{-2 * low / mean:.1g} times the mean of that."
+                )
             raise ValueError(
                 f"{owner}: `{name}` must be positive semidefinite, got a smallest eigenvalue of {low:.3g} "
-                f"beside a largest of {high:.3g}."
+                f"beside a largest of {high:.3g}, more than rounding to {jnp.dtype(dtype).name} explains.{advice}"
             )
     with at_once(eigenvalues):
         return jnp.maximum(eigenvalues, 0)

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 from jaxtyping import Array, Float
 
-from ..._checks import as_flag, as_nonnegative_scalar, as_positive_scalar
-from ..._typing import FloatArray, FloatLike, Scalar, ScalarLike
+from ..._checks import as_flag, as_positive_scalar
+from ..._typing import FloatArray, FloatLike, Numbers, Scalar, ScalarLike
 from ._data import (
     Times,
     TrainingData,
     as_kernel,
     as_momentum,
+    as_noise,
     as_targets,
     as_test_kernel,
     as_times,
@@ -50,12 +51,12 @@ def gp_posterior(
     k_test_train: FloatLike,
     k_test_test: FloatLike | None = None,
     *,
-    noise: ScalarLike = 0.0,
+    noise: Numbers = 0.0,
     diag_reg: ScalarLike = 0.0,
 ) -> GaussianMoments:
     """The posterior of a Gaussian process of mean 0: with the NNGP kernel, that of the Bayesian infinite network.
 
-    With `S = k_train_train + (noise + diag_reg * mean of the diagonal) 1`:
+    With `S = k_train_train + diag(noise) + diag_reg * mean of the diagonal`:
     `mean = k_test_train S^-1 y` and `covariance = k_test_test - k_test_train S^-1 k_test_train^T`, by Cholesky's
     factor of `S`.
 
@@ -63,7 +64,8 @@ def gp_posterior(
 
     - `k_train_train`: `(n, n)`; `y_train`: `(n,)` or `(n, outputs)`, outputs independent of one another.
     - `k_test_train`: `(n_test, n)`; `k_test_test`: `(n_test, n_test)`, without it there is no covariance.
-    - `noise`: the variance of the targets' noise, in the units of the kernel.
+    - `noise`: the variance of the targets' noise, in the units of the kernel: one for all, or one for each training
+        point, `(n,)`, which all outputs share.
     - `diag_reg`: more of the same, in units of the mean of the kernel's diagonal.
 
     The covariance is that of the function, without the noise of a new target. It is symmetric, and variances that
@@ -82,10 +84,11 @@ def gp_posterior(
     with at_once(kernel, targets, test, prior, noise, diag_reg):
         kernel, targets, test, prior = widened((kernel, targets, test, prior))
         kernel = regularised(owner, kernel, diag_reg)
-        variance = as_nonnegative_scalar(owner, "noise", noise).astype(kernel.dtype)
-        kernel = kernel + variance * jnp.eye(kernel.shape[0], dtype=kernel.dtype)
+        variance = as_noise(owner, "noise", noise, kernel.shape[0]).astype(kernel.dtype)
+        kernel = kernel + jnp.diag(jnp.broadcast_to(variance, kernel.shape[:1]))
         if known(kernel):
-            eigenvalues = check_eigenvalues(owner, "k_train_train", jnp.linalg.eigvalsh(kernel), dtype)
+            eigenvalues = jnp.linalg.eigvalsh(kernel)
+            check_eigenvalues(owner, "k_train_train", eigenvalues, dtype)
             check_invertible(owner, eigenvalues, "the posterior", remedy="a positive `noise`, float64, or other points")
         return narrowed(_posterior(kernel, targets, test, prior), dtype)
 

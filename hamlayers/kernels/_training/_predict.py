@@ -6,6 +6,7 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..._checks import as_flag, as_nonnegative_scalar, as_positive_scalar
 from ..._typing import FloatArray, FloatLike, Scalar, ScalarLike
@@ -13,6 +14,7 @@ from ._data import (
     AbstractPredictor,
     TrainingData,
     as_kernel,
+    as_known_array,
     as_momentum,
     as_targets,
     as_test_kernel,
@@ -24,6 +26,7 @@ from ._data import (
 )
 from ._flow import FlowOptions, LossDescent
 from ._losses import AbstractLoss, CrossEntropy, MeanSquaredError, SmoothedHinge, SquaredHinge
+from ._per_output import PerOutputDescent, as_matrix, flatten_outputs, loss_of_rows
 from ._spectral import SquaredErrorDescent, eigenbasis
 
 
@@ -61,13 +64,14 @@ def gradient_descent(
 
     **Arguments:**
 
-    - `k_train_train`: `(n, n)`, symmetric and positive semidefinite up to rounding. All outputs share it.
+    - `k_train_train`: `(n, n)`, symmetric and positive semidefinite up to rounding, which all outputs share; or
+        `(n, n, outputs, outputs)`, between all pairs of outputs, as `empirical_ntk(..., output="full")` returns it.
     - `y_train`: the targets, `(n,)` or `(n, outputs)`.
     - `loss`: `"mse"`, `"squared_hinge"`, `"smoothed_hinge"`, `"cross_entropy"`; one of the losses of this package with
         its parameters, such as `SquaredHinge(margin=0.5)`; or any function `loss(f, y)` to a scalar. All losses named
         are **means**, so a learning rate means the same for any number of points: `"mse"` is `mean((f - y)^2) / 2` over
         all entries, so that `f - y = exp(-learning_rate K t / (n outputs)) (f0 - y)`.
-    - `k_test_train`: `(n_test, n)`, or `None`.
+    - `k_test_train`: `(n_test, n)`, or `(n_test, n, outputs, outputs)`, or `None`.
     - `learning_rate`: scales time. With `discrete=True`, at most `max_learning_rate`.
     - `momentum`: in `[0, 1)`.
     - `diag_reg`: what to add to the diagonal of `k_train_train`, in units of that diagonal's mean.
@@ -97,11 +101,31 @@ def gradient_descent(
       `solver=diffrax.Tsit5()` in both.
     - **Raises**: `TypeError` for arguments that are not real arrays or of mixed dtypes, and a loss that is no function
       to a real number; `ValueError` for options of flows where none is solved, a kernel that is not finite, square,
-      symmetric or positive semidefinite, mismatched shapes, labels that the loss does not understand, and a learning
-      rate above the limit of stability.
+      symmetric or positive semidefinite (to `max(4 n eps, sqrt(eps))` of its largest eigenvalue: between nearly parallel
+      points a rounding is felt as its square root), mismatched shapes, labels that the loss does not understand, and a
+      learning rate above the limit of stability.
     - **Source**: Jacot et al., arXiv:1806.07572, section 5; Lee et al., arXiv:1902.06720, section 2.2.
     """
     chosen = _as_loss(loss)
+    if np.ndim(k_train_train) == 4:
+        flat = flatten_outputs(OWNER, k_train_train, y_train, k_test_train)
+        inner = gradient_descent(
+            flat.kernel,
+            flat.targets,
+            loss_of_rows(chosen, flat.outputs),
+            flat.test,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            discrete=discrete,
+            diag_reg=diag_reg,
+            solver=solver,
+            stepsize_controller=stepsize_controller,
+            rtol=rtol,
+            atol=atol,
+            max_steps=max_steps,
+            throw=throw,
+        )
+        return PerOutputDescent(inner, flat.outputs)
     kernel = as_kernel(OWNER, "k_train_train", k_train_train)
     targets = as_targets(OWNER, y_train, kernel)
     if isinstance(chosen, AbstractLoss):
@@ -139,18 +163,23 @@ def max_learning_rate(
     """The largest learning rate at which `gradient_descent(..., discrete=True)` is stable.
 
     `2 (1 + momentum) / (lambda_max curvature)`, with the kernel's largest eigenvalue and the largest second derivative
-    of the loss; for the mean squared error that is `1 / (n outputs)`. Infinite for a kernel of zeros.
+    of the loss; for the mean squared error that is `1 / (n outputs)`. Infinite for a kernel of zeros. A kernel between
+    pairs of outputs, `(n, n, outputs, outputs)`, tells their number itself.
 
     - **Raises**: as [`hamlayers.kernels.gradient_descent`][].
     - **Source**: Lee et al., arXiv:1902.06720, section 2; for the heavy ball, Polyak (1964).
     """
-    owner = "max_learning_rate"
+    owner, chosen = "max_learning_rate", _as_loss(loss)
+    if not isinstance(chosen, AbstractLoss):
+        raise TypeError(f"{owner}: `loss` must be a name or a loss of this package, got {chosen!r}.")
+    if np.ndim(k_train_train) == 4:
+        full = as_known_array(owner, "k_train_train", k_train_train)
+        rows: Any = loss_of_rows(chosen, full.shape[3])
+        with at_once(full):
+            return max_learning_rate(as_matrix(owner, "k_train_train", full), momentum=momentum, loss=rows)
     kernel = as_kernel(owner, "k_train_train", k_train_train)
     if isinstance(outputs, bool) or not isinstance(outputs, int) or outputs < 1:
         raise ValueError(f"{owner}: `outputs` must be a whole number of at least 1, got {outputs!r}.")
-    chosen = _as_loss(loss)
-    if not isinstance(chosen, AbstractLoss):
-        raise TypeError(f"{owner}: `loss` must be a name or a loss of this package, got {chosen!r}.")
     inertia = as_momentum(owner, momentum) or 0.0
     dtype, shape = kernel.dtype, (kernel.shape[0],) if outputs == 1 else (kernel.shape[0], outputs)
     with at_once(kernel, chosen):

@@ -72,7 +72,7 @@ def check_invertible(owner: str, eigenvalues: FloatArray, purpose: str, remedy: 
     floor = rounding(eigenvalues) * high
     if low <= floor:
         mean = float(np.mean(array))
-        need = 10 * floor / mean if mean > 0 else 1.0
+        need = 10 * max(floor, -low) / mean if mean > 0 else 1.0
         raise ValueError(
             f"{owner}: {purpose} needs an invertible kernel, got eigenvalues from {low:.3g} to {high:.3g}. "
             f"Repeated points, or fewer features than points, make it singular. Pass `diag_reg={need:.1g}` or more (in "
