@@ -192,6 +192,12 @@ DUALS = [
     refuses(
         "kinks at NaN", ValueError, ("`kinks`", "finite", "nan"), lambda: kn.from_function(jnp.tanh, kinks=[math.nan])
     ),
+    refuses(
+        "waves too fast for the variances",
+        ValueError,
+        ("`variances`", "narrower", "relative error"),
+        lambda: kn.from_function(lambda x: jnp.sin(100 * x)),
+    ),
     refuses("a number for kinks", TypeError, ("`kinks`", "list", "0.0"), lambda: kn.from_function(jnp.tanh, kinks=0.0)),
     refuses(
         "a kernel function that is a word", TypeError, ("`nngp_fn`", "function", "str"), lambda: kn.from_nngp("erf")

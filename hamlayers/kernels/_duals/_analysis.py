@@ -1,89 +1,36 @@
-"""What a function is like, found on the host when a dual is built: kinks, parity, how fast its expansion converges."""
+"""Where a function has kinks, and how fast its expansion converges, found on the host when a dual is built."""
 
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ._hermite import HEAD, hermite_weights
-from ._moments import nth_derivative
+from ._panels import Samples
+from ._probe import ORDERS, Probe
 
-
-ORDERS = 3
-"""Jumps are looked for in the function, its slope and its curvature."""
-
-BATCH = 2**14
-"""At how many points a function is evaluated at once."""
 
 FINE = (18.0, 0.03)
-DEGREES = (32, 64, 96, 128, 192, 256, 384, 512, 768)
+DEGREES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1280)
 TOLERANCES = (3e-8, 1e-9)
 """Up to where a series is cut, in float32 and in float64."""
 
-
-@final
-class Probe(NamedTuple):
-    """A function that NumPy can call, its derivatives, and the precision of what it returns."""
-
-    evaluate: Callable[[np.ndarray, int], np.ndarray]
-    eps: float
-
-
-def probe(fn: Any) -> Probe:
-    """`fn` in float64 if it can be evaluated so (it cannot if it closes over arrays in float32), else in float32."""
-    for double in (True, False):
-        with jax.enable_x64(double):
-            dtype = jnp.float64 if double else jnp.float32
-            of_dtype = jax.tree.map(lambda leaf, d=dtype: np.asarray(leaf, d) if _is_real(leaf) else leaf, fn)
-            try:
-                functions = [_jitted(of_dtype, order) for order in range(ORDERS)]
-                found = functions[0](np.linspace(-1, 1, BATCH, dtype=dtype))
-            except Exception:
-                if double:
-                    continue
-                raise
-            if found.dtype != dtype and double:
-                continue
-
-        def evaluate(x, order, functions=functions, double=double, dtype=dtype):
-            with jax.enable_x64(double):
-                return _in_batches(functions[order], np.asarray(x, dtype))
-
-        return Probe(evaluate, float(jnp.finfo(found.dtype).eps))
-    raise AssertionError("one of the two returns or raises")
-
-
-def _in_batches(function: Callable, x: np.ndarray) -> np.ndarray:
-    """`function` of many points, `BATCH` at a time: else it would be compiled anew for each number of points."""
-    flat = x.ravel()
-    batches = np.concatenate([flat, np.zeros(-flat.size % BATCH, x.dtype)]).reshape(-1, BATCH)
-    values = np.concatenate([np.asarray(function(batch), np.float64) for batch in batches])
-    return values[: flat.size].reshape(x.shape)
-
-
-def _is_real(leaf: Any) -> bool:
-    return eqx.is_inexact_array(leaf) or (isinstance(leaf, np.ndarray) and np.issubdtype(leaf.dtype, np.floating))
-
-
-def _jitted(fn: Any, order: int) -> Callable:
-    return jax.jit(nth_derivative(lambda x: fn(x), order))
+BUSIEST = 400
+"""In how many intervals between samples, those of the largest changes, kinks are looked for too."""
 
 
 # --- kinks ----------------------------------------------------------------------------------------
 
 
-def find_kinks(probed: Probe, reach: float) -> tuple[tuple[float, ...], ...]:
-    """Where the function, its slope and its curvature jump within `(-reach, reach)`: three sorted tuples.
+def find_kinks(probed: Probe, samples: Samples) -> tuple[tuple[float, ...], ...]:
+    """Where the function, its slope and its curvature jump within the reach: three sorted tuples.
 
-    Every interval of a fine grid is halved, always towards the larger difference, until it is as short as numbers
-    get; what still differs across it is a jump. A steep smooth function does not differ there.
+    Every interval of a fine grid, and those between samples in which most happens, is halved, always towards the
+    larger difference, until it is as short as numbers get; what still differs across it is a jump. A steep smooth
+    function does not differ there.
     """
+    reach = samples.reach
     fine = np.concatenate([np.geomspace(1e-6, reach, 3000), np.linspace(0.0137, min(reach, 12.3), 2500)])
-    grid = np.unique(np.concatenate([-1.01371 * fine, fine]))
+    grid = np.unique(np.concatenate([-1.01371 * fine, fine, samples.busiest(BUSIEST)]))
     found: list[tuple[float, ...]] = []
     for order in range(ORDERS):
         known = [t for kinks in found for t in kinks]
@@ -141,89 +88,6 @@ def sort_kinks(probed: Probe, kinks: tuple[float, ...]) -> tuple[tuple[float, ..
         jump = np.abs(above - below) > 1e-8 ** (1 if probed.eps < 1e-10 else 0.4) * (1 + np.abs(below) + np.abs(above))
         found.append(tuple(sorted(float(x) for x in t[jump])))
     return tuple(found)
-
-
-def panels(
-    probed: Probe, kinks: tuple[float, ...], *, variances: tuple[float, float], reach: float, nodes: int
-) -> tuple[tuple[float, ...], float]:
-    """Break points between which polynomials of degree `nodes - 1` describe the function, and how well they do.
-
-    The error is that of the function or its slope, whichever is worse, relative to the largest value that either has,
-    all weighted by what the density of the largest variance gives to the point of the panel that is nearest to 0. Where
-    halving does not help, beside a weak singularity, it counts as much as the width in the smallest deviations.
-    """
-    variance = variances[1]
-    edges = [-reach, *sorted(t for t in kinks if abs(t) < reach), reach]
-    todo, done, worst = list(zip(edges[:-1], edges[1:], strict=True)), list(edges), 0.0
-    sizes = _sizes(probed, variance, reach)
-    tolerance = 1e-9 if probed.eps < 1e-10 else 3e-6
-    for level in range(24):
-        if not todo:
-            break
-        low, high = np.array(todo).T
-        nearest = np.where(low * high < 0, 0, np.minimum(np.abs(low), np.abs(high)))
-        weight = np.exp(-nearest * nearest / (2 * variance))
-        error = np.zeros_like(low)
-        for order in (0, 1):
-            misfit, height = _misfit(probed, order, (low, high), nodes)
-            sizes[order] = max(sizes[order], float(np.max(height * weight)))
-            error = np.maximum(error, misfit * weight / sizes[order])
-        bad = ~(error <= tolerance)
-        worst = max(worst, float(np.max(error[~bad], initial=0)))
-        if level == 23 or len(done) > 400:
-            worst = max(worst, float(np.max(error * np.minimum(1, (high - low) / variances[0] ** 0.5))))
-            break
-        middle = (low + high) / 2
-        done += list(middle[bad])
-        todo = [p for a, m, b in zip(low[bad], middle[bad], high[bad], strict=True) for p in ((a, m), (m, b))]
-    return tuple(sorted(float(t) for t in done if abs(t) < reach)), worst
-
-
-def _sizes(probed: Probe, variance: float, reach: float) -> list[float]:
-    """The largest values of the function and its slope, weighted by the density; at least some tiny number."""
-    x = np.linspace(-reach, reach, 802)
-    weight = np.exp(-x * x / (2 * variance))
-    return [max(float(np.max(np.abs(probed.evaluate(x, order)) * weight)), 1e-30) for order in (0, 1)]
-
-
-def tail(probed: Probe, variance: float, reach: float) -> float:
-    """What the integrands `phi^2` and `phi'^2` times the density are at both ends, relative to their maxima."""
-    x = np.linspace(-reach, reach, 802)
-    weight, worst = np.exp(-x * x / (2 * variance)), 0.0
-    for order in (0, 1):
-        integrand = probed.evaluate(x, order) ** 2 * weight
-        worst = max(worst, float(max(integrand[0], integrand[-1]) / max(np.max(integrand), 1e-300)))
-    return worst
-
-
-def range_of(probed: Probe, variance: float, reach: float, nodes: int) -> float:
-    """Up to which variance, at most a million times the given one, the outermost panels stretch as they are."""
-    sizes, limit = _sizes(probed, variance, reach), variance
-    for factor in 2.0 ** np.arange(1, 11):
-        low, high = reach * np.array([-factor, 1.0]), reach * np.array([-1.0, factor])
-        for order in (0, 1):
-            misfit, height = _misfit(probed, order, (low, high), nodes)
-            if not np.all(misfit <= 1e-9 * np.maximum(height, sizes[order])):
-                return limit
-        limit = variance * float(factor**2)
-    return limit
-
-
-def _misfit(
-    probed: Probe, order: int, interval: tuple[np.ndarray, np.ndarray], nodes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """How far polynomials through the Chebyshev points of each interval are off between them, and the largest value."""
-    low, high = interval
-    angle = (np.arange(nodes) + 0.5) * math.pi / nodes
-    points = np.cos(angle)
-    ends = 1 - 10.0 ** -np.arange(1.0, 7.0)  # a steep step may hide beside an end
-    between = np.concatenate([np.cos(angle[:-1] + math.pi / (2 * nodes)), ends, -ends])
-    to_between = np.polynomial.chebyshev.chebvander(between, nodes - 1) @ np.linalg.inv(
-        np.polynomial.chebyshev.chebvander(points, nodes - 1)
-    )
-    centre, half = ((low + high) / 2)[:, None], ((high - low) / 2)[:, None]
-    values = [probed.evaluate((centre + half * t).ravel(), order).reshape(low.size, -1) for t in (points, between)]
-    return np.max(np.abs(values[0] @ to_between.T - values[1]), axis=1), np.max(np.abs(values[1]), axis=1)
 
 
 # --- the expansion ----------------------------------------------------------------------------------

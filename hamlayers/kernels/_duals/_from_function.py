@@ -13,17 +13,18 @@ import numpy as np
 from ... import lagrangians
 from ..._checks import as_number
 from ..._typing import FloatArray, Interval
-from . import _analysis as analysis
+from ._analysis import find_kinks, sort_kinks
 from ._base import AbstractDual
-from ._hermite import HermiteDual, HermiteRule
-from ._piecewise import END, PiecewiseDual, PiecewiseRule
+from ._building import ACCURATE, NODES, constant, hermite_dual, piecewise_dual, tensor_dual
+from ._nested import END
+from ._panels import sample
 from ._piecewise_linear import PiecewiseLinearDual, find_hinges
-from ._tensor_quadrature import TensorDual, TensorRule, gauss_hermite
+from ._probe import Probe, probe
+from ._reference import Judgement
 
 
 METHODS = ("auto", "gauss-hermite", "hermite", "hinges", "piecewise")
 RANGES = {"gauss-hermite": (2, 500), "hermite": (4, 1024), "piecewise": (4, 64)}
-NODES = 10
 
 
 @final
@@ -66,15 +67,19 @@ def from_function(
         - `"auto"`: Hermite where that is accurate to 1e-8 over all of `variances`, else hinges where `fn` is such a
           function, else piecewise.
     - `kinks`: where the function or its slope or curvature jumps; `()` says nowhere; if `None` they are looked for.
-    - `variances`: the range that the dual is made for, `0 < low < high`. Variances below it do no harm. Above it the
-      result is an error where the values are known now, and NaN inside a transformation, unless `fn` goes on as the
-      rule needs it (as polynomials do, and what is linear far out), up to `limit`. Kinks beyond `8.5 sqrt(high)` are
-      not seen.
+    - `variances`: the range that the dual is made for, `0 < low < high`; the two of a pair may differ. Variances below
+      it do no harm. Above it the result is an error where the values are known now, and NaN inside a transformation,
+      unless `fn` goes on as the rule needs it (as polynomials do, and what is linear far out), up to `limit`. Kinks
+      beyond `8.5 sqrt(high)` are not seen.
 
     The result also has `method`, `degree` (the largest, where it varies), `kinks` (as found; `()` unless piecewise or
-    hinges), `limit` (the largest variance; none for hinges) and `expected_error`: the largest error over `variances`,
-    relative to `sqrt(E[phi(u)^2] E[phi(v)^2])` and for the derivative likewise, with 16 roundings of the dtype that is
-    the default now. (For a function with kinks, relative to the largest value that the density gives weight to.)
+    hinges), `limit` (the largest variance; none for hinges) and `expected_error`: the largest error at any two
+    variances in `variances`, at any correlation, relative to `sqrt(E[phi(u)^2] E[phi(v)^2])`, and for the derivative
+    likewise. It is measured when the dual is made: at 21 pairs of variances and five correlations, the ends among them,
+    against finer rules between all points at which 131,072 samples of the function ask for a new panel. (A feature
+    narrower than a few of their steps, `17 sqrt(high) / 131072`, may be missed. Where a function is hardly seen at some
+    variance, so that the size is below 1e-7 of the largest `phi(x)^2 exp(-x^2 / high)`, errors are relative to that.)
+    Added are 16 roundings of the dtype that is the default now, and more where `fn` or the series multiplies them.
 
     The choices are made once, from the values of `fn` now: make the dual anew when training has changed the parameters
     much. Derivatives by parameters do not follow a jump that moves with them.
@@ -82,7 +87,8 @@ def from_function(
 
     - **Raises**: `TypeError` if `fn` is not an elementwise function of real numbers (a softmax is not: it has no kernel
       limit), or depends on traced values; `ValueError` for a value or slope that is not finite (at 0 and at kinks too),
-      for expectations that no method computes to 1e-6 (as infinite ones; one named by `method` is taken at its word),
+      for expectations that no method computes to 1e-6 at all variances (as infinite ones, and waves too fast for the
+      largest variance), with the error and where it was found (one named by `method` is taken at its word),
       an unknown method, numbers out of range, or hinges asked for that are not there.
     - **Error**: Hermite 1e-8, typically 1e-9 at the end of the range and much less below; piecewise 1e-9 for piecewise
       polynomials, at any correlation; hinges by rounding alone, some 1e-12 for kinks within a few deviations.
@@ -97,100 +103,54 @@ def from_function(
     # inside a transformation, too, all this is done now; what overflows is found to be useless
     with jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
         function = _as_function(fn)
-        probed = analysis.probe(function)
+        probed = probe(function)
         _check_values(probed, np.append(np.linspace(-END, END, 302) * high**0.5, 0.0))
-        dual = _of_method(function, probed, (low, high), method, (degree, given))
-        return _checked(dual, probed, (low, high), method)
+        dual, judged = _of_method(function, probed, (low, high), method, (degree, given))
+        return _checked(dual, judged, probed, (low, high), method)
 
 
-def _of_method(function: Any, probed: analysis.Probe, variances: tuple[float, float], method: str, options: Any) -> Any:
-    (degree, given), high = options, variances[1]
+def _of_method(
+    function: Any, probed: Probe, variances: tuple[float, float], method: str, options: Any
+) -> tuple[Any, Judgement]:
+    degree, given = options
     if method == "gauss-hermite":
-        number = 25 if degree is None else degree
-        return TensorDual(function, TensorRule(number), _tensor_error(probed, variances, number), high)
-    if method in ("auto", "hermite"):
-        dual = _hermite(function, probed, variances, degree if method == "hermite" else None)
-        if method == "hermite" or (dual.expected_error <= 1e-8 and not given):
-            return dual
-    reach = END * high**0.5
-    found = analysis.find_kinks(probed, reach) if given is None else analysis.sort_kinks(probed, given)
+        return tensor_dual(function, probed, variances, 25 if degree is None else degree)
+    if method in ("auto", "hermite") and not (method == "auto" and given):
+        series, judged = hermite_dual(function, probed, variances, degree if method == "hermite" else None)
+        if method == "hermite" or judged.error <= ACCURATE:
+            return series, judged
+    samples = sample(probed, variances[1], END * variances[1] ** 0.5)
+    found = find_kinks(probed, samples) if given is None else sort_kinks(probed, given)
     _check_values(probed, np.array([t for each in found for t in each]))
     if method != "piecewise":
-        linear = _hinges(function, probed, found, reach)
+        linear = find_hinges(probed, found, samples) if constant(function) else None
         if linear is not None:
-            return linear
+            judged = Judgement(max(1e-12, 64 * probed.eps), "")
+            return PiecewiseLinearDual(function, linear, judged.error), judged
         if method == "hinges":
             raise ValueError(
                 'from_function: `method="hinges"` needs a continuous, piecewise linear `fn` without parameters; '
                 'use "piecewise".'
             )
     nodes = NODES if degree is None or method == "auto" else degree
-    return _piecewise(function, probed, variances, (found, given), nodes)
+    return piecewise_dual(function, probed, variances, (found, given), nodes, samples)
 
 
-def _checked(dual: Any, probed: analysis.Probe, variances: tuple[float, float], method: str) -> Any:
+def _checked(dual: Any, judged: Judgement, probed: Probe, variances: tuple[float, float], method: str) -> Any:
     """The dual, with rounding counted among its errors; `ValueError` if it would be useless."""
-    error = dual.expected_error
-    enough = 1e-6 if probed.eps < 1e-10 else 1e-4
-    if not np.isfinite(error) or (method == "auto" and error > enough):
+    error, precise = judged.error, probed.eps < 1e-10
+    if not np.isfinite(error) or (method == "auto" and error > (1e-6 if precise else 1e-4)):
         low, high = variances
+        where = f" at {judged.where}" if judged.where else ""
         raise ValueError(
             f"from_function: the expectations of `fn` for variances from {low:.6g} to {high:.6g} cannot be computed "
-            f"(relative error {error:.2g}): they may be infinite, or `fn` too irregular. Pass smaller `variances`, "
-            "`kinks` that were not found, or a `method` to use it all the same."
+            f"(relative error {error:.2g}{where}): they may be infinite, or `fn` too irregular. Pass narrower "
+            f"`variances`, `kinks` that were not found, {'' if precise else 'an `fn` that works in float64, '}or a "
+            "`method`, with a `degree`, to use it all the same."
         )
-    return dataclasses.replace(dual, expected_error=error + 16 * float(jnp.finfo(jnp.result_type(float)).eps))
-
-
-def _constant(function: Any) -> bool:
-    """Whether there is no parameter that the dual would have to be differentiated by."""
-    return not any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(function))
-
-
-def _hinges(function: Any, probed: analysis.Probe, kinks: Any, reach: float) -> PiecewiseLinearDual | None:
-    rule = find_hinges(probed, kinks, reach) if _constant(function) else None
-    return None if rule is None else PiecewiseLinearDual(function, rule, max(1e-12, 64 * probed.eps))
-
-
-def _hermite(function: Any, probed: analysis.Probe, variances: tuple[float, float], degree: int | None) -> HermiteDual:
-    degrees = analysis.DEGREES if degree is None else (degree,)
-    found = analysis.convergence(probed, variances, degrees)
-    worst = np.max(found.errors, axis=1)
-    single, double = ([found.limit(i, tol) for i in range(len(degrees))] for tol in analysis.TOLERANCES)
-    enough = [i for i in range(len(degrees)) if double[i] >= variances[1] * (1 - 1e-9)]
-    last = enough[0] if enough else int(np.argmin(worst))
-    # a longer series must be one for larger variances, or it is of no use
-    kept = [i for i in range(last) if double[i] > max(double[:i], default=0.0)] + [last]
-    table = tuple(single[i] for i in kept), tuple(double[i] for i in kept)
-    rule = HermiteRule(tuple(degrees[i] for i in kept), table, found.parity if _constant(function) else None)
-    high = variances[1]
-    beyond = analysis.convergence(probed, (high, 1e6 * high), rule.degrees[-1:])
-    return HermiteDual(function, rule, float(worst[last]), max(high, beyond.limit(0, 1e-8)))
-
-
-def _piecewise(
-    function: Any, probed: analysis.Probe, variances: tuple[float, float], found: tuple[Any, Any], nodes: int
-) -> PiecewiseDual:
-    (kinks, given), high = found, variances[1]
-    every = tuple(sorted({t for each in kinks for t in each} | set(given or ())))
-    reach = END * high**0.5
-    breaks, error = analysis.panels(probed, every, variances=variances, reach=reach, nodes=NODES)
-    error = max(3 * error, analysis.tail(probed, high, reach), 1e-9)
-    limit = analysis.range_of(probed, high, reach, NODES)
-    return PiecewiseDual(function, PiecewiseRule(breaks, kinks, nodes), error, limit)
-
-
-def _tensor_error(probed: analysis.Probe, variances: tuple[float, float], degree: int) -> float:
-    """The error at full correlation, where both nodes fall together and the rule is one of one dimension."""
-    v, worst = np.geomspace(*variances, 16), 0.0
-    (z, w), (fine_z, fine_w) = gauss_hermite(degree), analysis.fine_rule()
-    for order in (0, 1):
-        coarse, fine = (
-            probed.evaluate(np.sqrt(v)[:, None] * nodes, order) ** 2 @ weights
-            for nodes, weights in ((z, w), (fine_z, fine_w))
-        )
-        worst = max(worst, float(np.max(np.abs(coarse - fine) / np.where(fine > 0, fine, 1))))
-    return worst
+    return dataclasses.replace(
+        dual, expected_error=error + judged.roundings * float(jnp.finfo(jnp.result_type(float)).eps)
+    )
 
 
 # --- what was handed in -----------------------------------------------------------------------------
@@ -247,7 +207,7 @@ def _call(fn: Callable, x: np.ndarray) -> Any:
     return found
 
 
-def _check_values(probed: analysis.Probe, x: np.ndarray) -> None:
+def _check_values(probed: Probe, x: np.ndarray) -> None:
     if not x.size:
         return
     for order, what in ((0, "value"), (1, "slope")):

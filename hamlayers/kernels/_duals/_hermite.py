@@ -10,6 +10,7 @@ import numpy as np
 
 from ..._typing import FloatArray
 from ._base import AbstractDual
+from ._gaussian import correlation
 from ._moments import AbstractRule, Elementwise, compiled, expectation, nth_derivative, within
 
 
@@ -39,25 +40,36 @@ def hermite_weights(degree: int, *, reach: float = REACH, step: float = STEP) ->
     return z, np.stack(columns[:degree], axis=1) * (step * root)[:, None]
 
 
-def _horner(a1: FloatArray, a2: FloatArray, x: FloatArray) -> FloatArray:
-    """`sum_k a1[k] a2[k] x^k`, in passes over `x` of `CHUNK` terms each."""
+def _horner(a1: FloatArray, a2: FloatArray, x: FloatArray, rest: FloatArray) -> FloatArray:
+    """`sum_k a1[k] a2[k] (x + rest)^k`, in passes over `x` of `CHUNK` terms each; `rest` is below a rounding of `x`.
+
+    In single precision, where the rounding of `x` alone would be felt `k` times.
+    """
     count, shape = a1.shape[0], jnp.broadcast_shapes(a1.shape[1:], a2.shape[1:], x.shape)
-    rest = count % CHUNK
+    left = count % CHUNK
 
     def add(total: FloatArray, pair: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, None]:
         for k in reversed(range(pair[0].shape[0])):
-            total = total * x + pair[0][k] * pair[1][k]
+            term = pair[0][k] * pair[1][k]
+            total = total * x + (term if x.dtype == jnp.float64 else term + total * rest)
         return total, None
 
     total = jnp.zeros(shape, x.dtype)
-    if rest:
-        total, _ = add(total, (a1[count - rest :], a2[count - rest :]))
+    if left:
+        total, _ = add(total, (a1[count - left :], a2[count - left :]))
     if count > CHUNK:
-        first, second = (a[: count - rest].reshape(-1, CHUNK, *a.shape[1:]) for a in (a1, a2))
+        first, second = (a[: count - left].reshape(-1, CHUNK, *a.shape[1:]) for a in (a1, a2))
         total, _ = jax.lax.scan(add, total, (first, second), reverse=True)
     elif count == CHUNK:
         total, _ = add(total, (a1, a2))
     return total
+
+
+def _with_rest(rho: FloatArray, sigma: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """`rho`, and what it lacks by rounding, as `sigma = sqrt(1 - rho^2)` tells where `|rho|` is near 1."""
+    size = jnp.abs(rho)
+    lacking = (1 - size) - jnp.square(sigma) / (1 + size)
+    return rho, jnp.where(size > 0.5, jnp.sign(rho) * lacking, 0)
 
 
 @final
@@ -101,16 +113,15 @@ class HermiteRule(AbstractRule):
 
     def _series(self, fn: Elementwise, pair: Any, orders: Any, z: np.ndarray, weights: np.ndarray) -> FloatArray:
         c, v1, v2 = pair
-        tiny = jnp.finfo(c.dtype).tiny
-        rho = c / jnp.maximum(jnp.sqrt(v1), tiny**0.5) / jnp.maximum(jnp.sqrt(v2), tiny**0.5)
-        rho = jnp.clip(rho, -1, 1)
+        rho, sigma = correlation(c, v1, v2)
         start, stride = self._tail(orders)
         a1, a2 = (_coefficients(fn, v, j, z, weights, (start, stride)) for v, j in zip((v1, v2), orders, strict=True))
         if stride == 1:
-            return _horner(a1, a2, rho)
-        tail = _horner(a1[HEAD:], a2[HEAD:], rho * rho)
+            return _horner(a1, a2, *_with_rest(rho, sigma))
+        square = rho * rho
+        tail = _horner(a1[HEAD:], a2[HEAD:], square, jnp.where(square > 0.5, (1 - square) - jnp.square(sigma), 0))
         factor = rho if start % 2 else jnp.ones_like(rho)
-        head = _horner(a1[:HEAD], a2[:HEAD], rho)
+        head = _horner(a1[:HEAD], a2[:HEAD], rho, jnp.zeros_like(rho))
         return head + jnp.square(rho * rho) * factor * tail
 
     def _tail(self, orders: Any) -> tuple[int, int]:

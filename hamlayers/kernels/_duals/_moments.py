@@ -70,16 +70,18 @@ def slopes_by_scale(rule: AbstractRule, mean: Callable, factors: Any, pair: Any,
     """The derivatives by `v1` and `v2` without a second derivative of the function, which a kink does not have.
 
     `d/dv1 E[f(u) g(v)] = (E[u f'(u) g(v)] - c E[f'(u) g'(v)]) / (2 v1)`, where `factors` are `f`, `g`, `x f'` and
-    `x g'`. Variances near zero, where that is a difference of nearly equal numbers, are replaced by small ones.
+    `x g'`. That difference has an error of `eps sqrt(v2 / v1)`, so a variance far below the other is raised until this
+    is the root of `eps`.
     """
     c, v1, v2 = pair
-    small = float(jnp.finfo(c.dtype).eps) ** 0.5
-    v1, v2 = jnp.maximum(v1, small), jnp.maximum(v2, small)
+    eps = float(jnp.finfo(c.dtype).eps)
+    least = jnp.maximum(eps * jnp.maximum(v1, v2), eps**2)
+    v1, v2 = jnp.maximum(v1, least), jnp.maximum(v2, least)
     (j, k), fn = product
     by_c = expectation(fn, c, v1, v2, rule=rule, orders=(j + 1, k + 1))
     f, g, f_scale, g_scale = factors
     first = mean(f_scale, g, (c, v1, v2)) - c * by_c
-    second = mean(f, g_scale, (c, v1, v2)) - c * by_c
+    second = mean(g_scale, f, (c, v2, v1)) - c * by_c  # as the first, so that swapping the two swaps these exactly
     return first / (2 * v1), second / (2 * v2)
 
 

@@ -9,17 +9,10 @@ import numpy as np
 
 from ..._typing import FloatArray, Scalar
 from ._base import AbstractDual
+from ._gaussian import correlation
 from ._moments import AbstractRule, Elementwise, compiled, expectation, nth_derivative, slopes_by_scale, within
+from ._nested import BASE, END, Shape, density, inserted, mean_given, mean_of_pair, rule_between
 
-
-END = 8.5
-"""Where the integrals end, in standard deviations."""
-
-BASE = (-3.5, 0.0, 3.5)
-"""Break points for the sake of the Gaussian density alone."""
-
-LAYER = (-7.0, -2.5, 2.5, 7.0)
-"""Break points about a kink of the conditional mean, in units of the width over which it is smoothed."""
 
 _ROOM = 2**19
 
@@ -30,7 +23,7 @@ class PiecewiseRule(AbstractRule):
 
     `u = s1 z` and `v = s2 (rho z + sigma y)`. In `y` the integrand is smooth between the break points of the function.
     Its integral over `y` is a function of `z` whose kinks, at those of `v`, are smoothed over a width `sigma / rho`;
-    the panels in `z` are as narrow there, at any correlation.
+    the panels in `z` are as narrow there, at any correlation and for any two variances.
     """
 
     breaks: tuple[float, ...] = eqx.field(static=True)
@@ -45,19 +38,28 @@ class PiecewiseRule(AbstractRule):
         return self._mean(f, g, pair)
 
     def by_variance(self, fn: Elementwise, pair: tuple[FloatArray, FloatArray, FloatArray], orders: Any) -> Any:
-        """By the derivative by scale, `E[u f'(u) g(v)]`."""
+        """`E[f''(u) g(v)] / 2` where that has no point masses, else by the derivative by scale, `E[u f'(u) g(v)]`."""
         f, g = (_Factor(fn, order, self) for order in orders)
+        if not any(self.kinks[: max(orders) + 2]):
+            curved = (_Factor(fn, order + 2, self) for order in orders)
+            c, v1, v2 = pair
+            return self._mean(next(curved), g, (c, v1, v2)) / 2, self._mean(next(curved), f, (c, v2, v1)) / 2
         return slopes_by_scale(self, self._mean, (f, g, f.by_scale(), g.by_scale()), pair, (orders, fn))
 
+    @property
+    def shape(self) -> Shape:
+        """What the nested rules are made of."""
+        return Shape(self.breaks, _all(self.kinks), self.nodes)
+
     def _mean(self, f: "_Factor", g: "_Factor", pair: tuple[FloatArray, FloatArray, FloatArray]) -> FloatArray:
-        pair = jax.lax.stop_gradient(pair)
-        shape = jnp.broadcast_shapes(*(a.shape for a in pair))
-        flat = tuple(jnp.broadcast_to(a, shape).reshape(-1) for a in pair)
-        every = len(self.breaks) + 1
-        kinks = len(_all(self.kinks))
-        size = (every + len(BASE) + kinks * (1 + len(LAYER))) * (every + len(BASE)) * self.nodes**2
+        c, v1, v2 = jax.lax.stop_gradient(pair)
+        shape = jnp.broadcast_shapes(c.shape, v1.shape, v2.shape)
+        rho, sigma = correlation(c, v1, v2)
+        if (f.order, f.times_x) == (g.order, g.times_x):  # of one function: swapping both changes nothing at all
+            v1, v2 = jnp.maximum(v1, v2), jnp.minimum(v1, v2)
+        flat = tuple(jnp.broadcast_to(a, shape).reshape(-1) for a in (v1, v2, rho, sigma))
         one = lambda p: _pair_mean(f, g, p, self)  # noqa: E731
-        return jax.lax.map(one, flat, batch_size=max(1, _ROOM // size)).reshape(shape)
+        return jax.lax.map(one, flat, batch_size=max(1, _ROOM // self.shape.size)).reshape(shape)
 
 
 @final
@@ -93,66 +95,12 @@ def _all(kinks: tuple[tuple[float, ...], ...]) -> tuple[float, ...]:
     return tuple(sorted({t for each in kinks for t in each}))
 
 
-def _inserted(points: FloatArray, extra: tuple[float, ...]) -> FloatArray:
-    """Sorted `points`, along the last axis, and numbers put in at their places."""
-    for number in extra:
-        rim = jnp.full((*points.shape[:-1], 1), END, points.dtype)
-        points = jnp.clip(
-            jnp.asarray(number, points.dtype),
-            jnp.concatenate([-rim, points], axis=-1),
-            jnp.concatenate([points, rim], axis=-1),
-        )
-    return points
-
-
-def _rule_between(points: FloatArray, nodes: int) -> tuple[FloatArray, FloatArray]:
-    """Nodes, and weights times the Gaussian density, of all panels between sorted points and the ends."""
-    rim = jnp.full((*points.shape[:-1], 1), END, points.dtype)
-    # Where the CPU compiler (jax 0.10, 0.12) fuses the making of these into the sums over the nodes, they are wrong.
-    edges = jax.lax.optimization_barrier(jnp.concatenate([-rim, points, rim], axis=-1))
-    low, half = edges[..., :-1, None], jnp.diff(edges, axis=-1)[..., None] / 2
-    x, w = np.polynomial.legendre.leggauss(nodes)
-    x, w = (jnp.asarray(a, points.dtype).reshape((1,) * points.ndim + (nodes,)) for a in (x + 1, w))
-    z = (low + half * x).reshape(*points.shape[:-1], -1)
-    weights = (half * w).reshape(z.shape)
-    return z, weights * _density(z)
-
-
-def _density(z: FloatArray) -> FloatArray:
-    return jnp.exp(-z * z / 2) / np.sqrt(2 * np.pi).astype(z.dtype)
-
-
-def _given(g: _Factor, z: FloatArray, s2: Scalar, rho: Scalar, sigma: Scalar, rule: PiecewiseRule) -> FloatArray:
-    """`E[g(v) | z]`, without point masses, for a vector of `z`."""
-    breaks = jnp.asarray(rule.breaks, z.dtype).reshape(1, -1)
-    mean = (rho * z)[:, None]
-    points = jnp.clip((breaks / s2 - mean) / sigma, -END, END)
-    y, weights = _rule_between(_inserted(points, BASE), rule.nodes)
-    return jnp.sum(weights * g(s2 * (mean + sigma * y)), axis=-1)
-
-
-def _outer_points(s1: Scalar, s2: Scalar, rho: Scalar, sigma: Scalar, rule: PiecewiseRule) -> FloatArray:
-    """The break points in `z`: those of `u`, and those about the kinks of `v`."""
-    dtype = s1.dtype
-    breaks = jnp.asarray(rule.breaks, dtype)
-    kinks = jnp.asarray(_all(rule.kinks), dtype)
-    safe = jnp.where(jnp.abs(rho) < 1e-3, jnp.asarray(1e-3, dtype), rho)
-    at = (kinks / s2 / safe)[:, None] + (sigma / jnp.abs(safe)) * jnp.asarray(LAYER, dtype).reshape(1, -1)
-    every = [breaks / s1, at.reshape(-1), (kinks / s2 / safe), jnp.asarray(BASE, dtype)]
-    return jnp.sort(jnp.clip(jnp.concatenate(every), -END, END))
-
-
 def _pair_mean(f: _Factor, g: _Factor, pair: tuple[Scalar, ...], rule: PiecewiseRule) -> Scalar:
-    """`E[f(u) g(v)]` of one pair."""
-    c, v1, v2 = pair
-    eps, tiny = float(jnp.finfo(c.dtype).eps), float(jnp.finfo(c.dtype).tiny)
+    """`E[f(u) g(v)]` of one pair `(v1, v2, rho, sqrt(1 - rho^2))`."""
+    v1, v2, rho, sigma = pair
+    tiny = float(jnp.finfo(v1.dtype).tiny)
     s1, s2 = (jnp.sqrt(jnp.maximum(v, tiny**0.5)) for v in (v1, v2))
-    rho = jnp.clip(c / s1 / s2, -1, 1)
-    rho = jnp.where(1 - jnp.abs(rho) < 4 * eps, jnp.sign(rho), rho)
-    sigma = jnp.sqrt((1 - rho) * (1 + rho))
-    apart = jnp.maximum(sigma, eps**2)  # to divide by
-    z, weights = _rule_between(_outer_points(s1, s2, rho, sigma, rule), rule.nodes)
-    total = jnp.sum(weights * f(s1 * z) * _given(g, z, s2, rho, apart, rule))
+    total = mean_of_pair(f, g, (s1, s2, rho, sigma), rule.shape)
     return total + _of_masses(f, g, (s1, s2, rho, sigma), rule, (v1 > 0) & (v2 > 0))
 
 
@@ -167,12 +115,12 @@ def _of_masses(f: _Factor, g: _Factor, pair: tuple[Scalar, ...], rule: Piecewise
             at = own[0] / a
             # where the mean of both sides of a jump is meant: `width` and `eps / width` are the errors
             width = jnp.maximum(sigma, eps**0.5)
-            total = total + jnp.sum(own[1] * _density(at) / a * _given(other, at, b, rho, width, rule))
+            total = total + jnp.sum(own[1] * density(at) / a * mean_given(other, at, b, rho, width, rule.shape))
     if of_f is None or of_g is None:
         return total
     a, b = (of_f[0] / s1)[:, None], (of_g[0] / s2)[None, :]
     apart = jnp.where(sigma > 0, sigma, 1)
-    joint = _density(a) / s1 * _density((b - rho * a) / apart) / (s2 * apart)
+    joint = density(a) / s1 * density((b - rho * a) / apart) / (s2 * apart)
     joint = jnp.sum(of_f[1][:, None] * of_g[1][None, :] * joint)
     if f.order == 1 and g.order == 1 and not (f.times_x or g.times_x):  # jumps: infinite where they meet
         meet = jnp.any(jnp.abs(b - rho * a) <= 4 * eps * jnp.abs(a))
@@ -194,7 +142,7 @@ class _OnDiagonal(AbstractRule):
 
     def by_variance(self, fn: Elementwise, pair: tuple[FloatArray, FloatArray, FloatArray], orders: Any) -> Any:
         """Half of the derivative along the diagonal by each of the two, by the derivative by scale."""
-        v = jnp.maximum(pair[1], float(jnp.finfo(pair[1].dtype).eps) ** 0.5)
+        v = jnp.maximum(pair[1], float(jnp.finfo(pair[1].dtype).eps) ** 2)
         f, g = (_Factor(fn, order, self.rule) for order in orders)
         pair = (v, v, v)
         by_c = expectation(fn, *pair, rule=self, orders=(orders[0] + 1, orders[1] + 1)) / 2
@@ -204,7 +152,7 @@ class _OnDiagonal(AbstractRule):
         v = jax.lax.stop_gradient(pair[1])
         s = jnp.sqrt(jnp.maximum(v, float(jnp.finfo(v.dtype).tiny) ** 0.5)).reshape(-1, 1)
         points = jnp.clip(jnp.asarray(self.rule.breaks, v.dtype).reshape(1, -1) / s, -END, END)
-        z, weights = _rule_between(_inserted(points, BASE), 2 * self.rule.nodes)
+        z, weights = rule_between(inserted(points, BASE), 2 * self.rule.nodes)
         total = jnp.sum(weights * f(s * z) * g(s * z), axis=-1)
         masses = (f.masses(v.dtype), g.masses(v.dtype))
         if masses[0] is not None and masses[1] is not None and max(f.order, g.order) == 1:
@@ -214,7 +162,7 @@ class _OnDiagonal(AbstractRule):
                 t, mass = own
                 step = 16 * float(jnp.finfo(v.dtype).eps) * jnp.maximum(1, jnp.abs(t))
                 sides = jnp.mean(other(jnp.stack([t - step, t + step])), axis=0)
-                total = total + jnp.sum((mass * sides)[None, :] * _density(t[None, :] / s) / s, axis=1)
+                total = total + jnp.sum((mass * sides)[None, :] * density(t[None, :] / s) / s, axis=1)
         return total.reshape(v.shape)
 
 

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 
 from ..._typing import FloatArray
-from ._analysis import Probe
 from ._base import AbstractDual
 from ._hinges import HingeSum
+from ._panels import Samples
+from ._probe import Probe
 from ._rectified import ABRelu
 
 
@@ -27,15 +28,16 @@ class HingeRule(eqx.Module):
     offset: float = eqx.field(static=True)
 
 
-def find_hinges(probed: Probe, kinks: tuple[tuple[float, ...], ...], reach: float) -> HingeRule | None:
+def find_hinges(probed: Probe, kinks: tuple[tuple[float, ...], ...], samples: Samples) -> HingeRule | None:
     """The hinges of a function whose kinks are known, or `None` if these and a line are not all that it is.
 
-    It must be continuous, have one slope between neighbouring kinks and to both sides as far as `reach`, and nowhere
-    differ from these lines by more than rounding: then the knots are right to rounding as well, as the lines to both
-    sides of each meet there.
+    It must be continuous, have one slope between neighbouring kinks and to both sides as far as the samples, and
+    nowhere, at these too, differ from the lines by more than rounding: then the knots are right to rounding as well, as
+    the lines to both sides of each meet there.
     """
     if kinks[0]:
         return None
+    reach = samples.reach
     knots = np.array([t for t in kinks[1] if abs(t) < reach])
     edges = np.r_[-reach, knots, reach]
     share = np.r_[1e-9, 1e-6, 1e-3, np.linspace(0.01371, 0.98813, 97), 1 - 1e-3, 1 - 1e-6, 1 - 1e-9]
@@ -58,7 +60,10 @@ def find_hinges(probed: Probe, kinks: tuple[tuple[float, ...], ...], reach: floa
     hinges = np.maximum(x[..., None] - knots, 0) @ weights
     size = steepest * (np.abs(x) + np.max(np.abs(knots), initial=0)) + abs(start)
     off = np.abs(values - (left + slope[0] * x + hinges))
-    return rule if np.all(off <= _ROUNDINGS * eps * size) else None
+    corners = left + slope[0] * edges + np.maximum(edges[:, None] - knots, 0) @ weights
+    between = np.abs(samples.values[0] - np.interp(samples.x, edges, corners))
+    found = np.all(off <= _ROUNDINGS * eps * size) and np.all(between <= _ROUNDINGS * eps * np.max(np.abs(corners)))
+    return rule if found else None
 
 
 @final

@@ -10,6 +10,7 @@ import scipy.special
 
 from ..._typing import FloatArray
 from ._base import AbstractDual
+from ._gaussian import correlation
 from ._moments import AbstractRule, Elementwise, compiled, nth_derivative, slopes_by_scale, times_x, within
 
 
@@ -28,6 +29,9 @@ class TensorRule(AbstractRule):
     def value(self, fn: Elementwise, pair: tuple[FloatArray, FloatArray, FloatArray], orders: Any) -> FloatArray:
         """The sum, with the derivatives of the function by automatic differentiation."""
         f, g = (nth_derivative(fn, order) for order in orders)
+        if orders[0] == orders[1]:  # of one function: swapping both changes nothing at all
+            c, v1, v2 = pair
+            pair = (c, jnp.maximum(v1, v2), jnp.minimum(v1, v2))
         return self._sum(f, g, pair)
 
     def by_variance(self, fn: Elementwise, pair: tuple[FloatArray, FloatArray, FloatArray], orders: Any) -> Any:
@@ -41,9 +45,7 @@ class TensorRule(AbstractRule):
         z, w = gauss_hermite(self.degree)
         nodes = jnp.asarray(np.stack([z, w], axis=1), c.dtype)
         s1, s2 = jnp.sqrt(v1), jnp.sqrt(v2)
-        tiny = float(jnp.finfo(c.dtype).tiny) ** 0.5
-        rho = jnp.clip(c / jnp.maximum(s1, tiny) / jnp.maximum(s2, tiny), -1, 1)
-        sigma = jnp.sqrt((1 - rho) * (1 + rho))
+        rho, sigma = correlation(c, v1, v2)
 
         def outer(total: FloatArray, row: FloatArray) -> tuple[FloatArray, None]:
             def inner(part: FloatArray, column: FloatArray) -> tuple[FloatArray, None]:
