@@ -18,8 +18,14 @@ from ._tensor_quadrature import TensorDual, TensorRule, gauss_hermite
 
 
 NODES = 10
+REFUSED = 1e-3
+"""Errors beyond it need no closer look."""
+
 ACCURATE = 1e-8
 """What is asked of a Hermite series that is chosen automatically."""
+
+SOME = frozenset((0, NUMBER // 2, NUMBER - 1))
+"""The variances at which rules of two dimensions are judged between the ends of the correlation."""
 
 _ROOM = 2**22
 """How many values of a function may be spent on judging a rule."""
@@ -83,7 +89,7 @@ def piecewise_dual(
     rule = PiecewiseRule(made.breaks, found, nodes)
     judged = Judgement(max(3 * made.misfit, 1e-9), f"panels, {len(made.breaks) + 1} of them")
     judged = judged.at_least(Judgement(tail(samples), f"{END} deviations from 0"))
-    if len(made.breaks) <= MOST or nodes != NODES:
+    if judged.error < REFUSED:
         reference = Reference(probed, samples, made.breaks, variances, END)
         orders = (0,) if found[0] else (0, 1)  # the slope of a jump has no size to measure errors by
         judged = reference.judge(_nested(probed, rule.shape, reference), orders).at_least(judged)
@@ -92,8 +98,6 @@ def piecewise_dual(
 
 
 def _nested(probed: Probe, shape: Shape, reference: Reference) -> Rule:
-    some = (0, NUMBER // 2, NUMBER - 1)
-
     def value(order: int, i: int, j: int, rho: float) -> float | None:
         s1, s2, sigma = *reference.scales[[i, j]], np.sqrt((1 - rho) * (1 + rho))  # i >= j: the larger first
 
@@ -103,7 +107,9 @@ def _nested(probed: Probe, shape: Shape, reference: Reference) -> Rule:
         if sigma == 0:
             z, weights = rule_between(outer_points(s1, s2, np.float64(rho), sigma, shape), shape.nodes)
             return float(np.sum(weights * of(s1 * z) * of(rho * s2 * z)))
-        if i not in some or j not in some or (shape.size > _ROOM // 16 and (i == j or rho == 0)):
+        # of large rules little or nothing between the ends
+        large = shape.size > _ROOM // 16 and (i == j or rho == 0)
+        if not {i, j} <= SOME or large or shape.size > 4 * _ROOM:
             return None
         return float(mean_of_pair(of, of, (s1, s2, np.float64(rho), sigma), shape))
 
@@ -116,12 +122,19 @@ def tensor_dual(
     """The plain product of two rules."""
     (z, w), reference = gauss_hermite(degree), _smooth_reference(probed, variances)
 
-    def value(order: int, i: int, j: int, rho: float) -> float:
+    def value(order: int, i: int, j: int, rho: float) -> float | None:
         s1, s2 = reference.scales[[i, j]]
         if abs(rho) == 1:
             return float(np.sum(w * probed.evaluate(s1 * z, order) * probed.evaluate(rho * s2 * z, order)))
-        given = s2 * (rho * z[:, None] + np.sqrt((1 - rho) * (1 + rho)) * z)
-        return float((w * probed.evaluate(s1 * z, order)) @ probed.evaluate(given, order) @ w)
+        if not {i, j} <= SOME:
+            return None
+        given = rho * z[:, None] + np.sqrt((1 - rho) * (1 + rho)) * z
+        exact = reference.value(order, i, j, rho)
+        either = [
+            float((w * probed.evaluate(a * z, order)) @ probed.evaluate(b * given, order) @ w)
+            for a, b in ((s1, s2), (s2, s1))
+        ]
+        return max(either, key=lambda found: abs(found - exact))  # the rule prefers one variable
 
     judged = reference.judge(value)
     return TensorDual(function, TensorRule(degree), judged.error, variances[1]), judged

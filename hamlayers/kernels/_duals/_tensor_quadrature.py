@@ -22,16 +22,16 @@ def gauss_hermite(degree: int) -> tuple[np.ndarray, np.ndarray]:
 
 @final
 class TensorRule(AbstractRule):
-    """`sum_ij w_i w_j f(s1 z_i) g(s2 (rho z_i + sqrt(1 - rho^2) z_j))`, one pass over the pairs for each node."""
+    """`sum_ij w_i w_j f(s1 z_i) g(s2 (rho z_i + sqrt(1 - rho^2) z_j))`, one pass over the pairs for each node.
+
+    As others use it: to its error, not to rounding, it is the same with both variables swapped.
+    """
 
     degree: int = eqx.field(static=True)
 
     def value(self, fn: Elementwise, pair: tuple[FloatArray, FloatArray, FloatArray], orders: Any) -> FloatArray:
         """The sum, with the derivatives of the function by automatic differentiation."""
         f, g = (nth_derivative(fn, order) for order in orders)
-        if orders[0] == orders[1]:  # of one function: swapping both changes nothing at all
-            c, v1, v2 = pair
-            pair = (c, jnp.maximum(v1, v2), jnp.minimum(v1, v2))
         return self._sum(f, g, pair)
 
     def by_variance(self, fn: Elementwise, pair: tuple[FloatArray, FloatArray, FloatArray], orders: Any) -> Any:

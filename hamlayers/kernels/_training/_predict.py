@@ -101,8 +101,8 @@ def gradient_descent(
       `solver=diffrax.Tsit5()` in both.
     - **Raises**: `TypeError` for arguments that are not real arrays or of mixed dtypes, and a loss that is no function
       to a real number; `ValueError` for options of flows where none is solved, a kernel that is not finite, square,
-      symmetric or positive semidefinite (to `max(4 n eps, sqrt(eps))` of its largest eigenvalue: between nearly parallel
-      points a rounding is felt as its square root), mismatched shapes, labels that the loss does not understand, and a
+      symmetric or positive semidefinite (to `max(4 n eps, sqrt(eps))` of its largest eigenvalue: nearly parallel
+      points feel a rounding as its square root), mismatched shapes, labels that the loss does not understand, and a
       learning rate above the limit of stability.
     - **Source**: Jacot et al., arXiv:1806.07572, section 5; Lee et al., arXiv:1902.06720, section 2.2.
     """
