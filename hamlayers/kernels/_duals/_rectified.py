@@ -1,4 +1,4 @@
-"""Duals of rectified powers, of what is made of two of them, and of jumps."""
+"""Duals of rectified powers, and of what is made of two of them."""
 
 import math
 from functools import partial
