@@ -16,33 +16,32 @@ SMALL = 2.0**-10
 """Below it the difference of two exponentials loses more than ten bits, and is taken from `sinh` instead."""
 
 
-def _damped_cosh(near: FloatArray, far: FloatArray) -> FloatArray:
-    """`exp(-s) cosh(t)` for `near = s - t >= 0` and `far = s + t >= 0`, without overflow."""
-    return (jnp.exp(-near) + jnp.exp(-far)) / 2
+def _damped_cosh(s: FloatArray, t: FloatArray) -> FloatArray:
+    """`exp(-s) cosh(t)` for `s >= |t|`, without overflow."""
+    return (jnp.exp(t - s) + jnp.exp(-t - s)) / 2
 
 
 @jax.custom_jvp
-def _damped_sinh(near: FloatArray, far: FloatArray, t: FloatArray) -> FloatArray:
-    """`exp(-s) sinh(t)`, without overflow, and to full precision near `t = 0`."""
-    few = jnp.abs(t) < SMALL
-    small = jnp.where(few, t, 0)
-    series = jnp.exp(-(near + far) / 2) * small * (1 + jnp.square(small) / 6)
-    return jnp.where(few, series, (jnp.exp(-near) - jnp.exp(-far)) / 2)
+def _damped_sinh(s: FloatArray, t: FloatArray) -> FloatArray:
+    """`exp(-s) sinh(t)` for `s >= |t|`, without overflow, and to full precision near `t = 0`."""
+    near = jnp.abs(t) < SMALL
+    small = jnp.where(near, t, 0)
+    series = small * (1 + jnp.square(small) / 6)
+    return jnp.where(near, jnp.exp(-s) * series, (jnp.exp(t - s) - jnp.exp(-t - s)) / 2)
 
 
 @_damped_sinh.defjvp
 def _damped_sinh_jvp(primals, tangents):
-    (near, far, t), (d_near, d_far, _) = primals, tangents
-    return _damped_sinh(near, far, t), (jnp.exp(-far) * d_far - jnp.exp(-near) * d_near) / 2
+    (s, t), (ds, dt) = primals, tangents
+    return _damped_sinh(s, t), _damped_cosh(s, t) * dt - _damped_sinh(s, t) * ds
 
 
 def _wave(c: FloatArray, v1: FloatArray, v2: FloatArray, b: Scalar, shift: Scalar, odd: bool) -> FloatArray:
     """`E[sin(b u + shift) sin(b v + shift)]`, or that of the cosines."""
-    half = b * b / 2
-    # at full correlation one of them is 0, to a rounding of the difference and not of the variances
-    near, far = half * ((v1 - c) + (v2 - c)), half * ((v1 + c) + (v2 + c))
-    sine2 = jnp.square(jnp.sin(shift)) * jnp.exp(-far)
-    return _damped_sinh(near, far, b * b * c) + sine2 if odd else _damped_cosh(near, far) - sine2
+    square = b * b
+    s, t = square * ((v1 + v2) / 2), square * c
+    sine2 = jnp.square(jnp.sin(shift)) * jnp.exp(-s - t)
+    return _damped_sinh(s, t) + sine2 if odd else _damped_cosh(s, t) - sine2
 
 
 def _wave_diagonal(v: FloatArray, b: Scalar, shift: Scalar, odd: bool) -> FloatArray:
@@ -64,7 +63,7 @@ class Sine(AbstractDual):
     - `a`, `b`, `c`: amplitude, frequency in units of `1 / [x]`, and phase.
 
     - **Raises**: `ValueError` unless all are finite scalars; `TypeError` for what is not a number.
-    - **Error**: a few units in the last place of the larger term, times `1 + s - |t|`.
+    - **Error**: a few units in the last place of the larger term, times `1 + s`.
     - **Source**: `sin x sin y = (cos(x - y) - cos(x + y)) / 2` and the characteristic function of a Gaussian variable;
       as random features: Rahimi and Recht, "Random features for large-scale kernel machines" (2007), section 3.
     """
@@ -113,7 +112,7 @@ class Cosine(AbstractDual):
     - `a`, `b`, `c`: amplitude, frequency in units of `1 / [x]`, and phase.
 
     - **Raises**: `ValueError` unless all are finite scalars; `TypeError` for what is not a number.
-    - **Error**: a few units in the last place of the larger term, times `1 + s - |t|`.
+    - **Error**: a few units in the last place of the larger term, times `1 + s`.
     - **Source**: as [`Sine`][hamlayers.kernels.Sine].
     """
 
