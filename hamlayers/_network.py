@@ -1,5 +1,6 @@
 """The network: layers and synapses composed into a hypergraph with one global energy."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
@@ -68,7 +69,8 @@ class HAM(eqx.Module):
         synapses: Mapping[str, Synapse] | None = None,
         connections: Sequence[tuple[Sequence[str] | str, str]] = (),
     ):
-        self.layers = as_named("layers", layers)
+        # a plain dict comes out of every pytree operation sorted by name, this one in the order of declaration
+        self.layers = OrderedDict(as_named("layers", layers))
         self.synapses = as_named("synapses", {} if synapses is None else synapses)
         self.connections = as_connections(connections)
         self.names = tuple(self.layers)

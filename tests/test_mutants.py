@@ -371,6 +371,36 @@ class _Proxy(eqx.Module):
         return getattr(self.network, name)
 
 
+class _Sorted(_Proxy):
+    """Its layers are in a plain dict, which every pytree operation sorts by name."""
+
+    layers: dict[str, hl.Layer]
+
+    def __init__(self, network: hl.HAM):
+        self.network, self.layers = network, dict(network.layers)
+
+
+@jax.tree_util.register_pytree_node_class
+class _Counting:
+    """It counts its pytree round trips, and its energy with them."""
+
+    def __init__(self, network: hl.HAM, count: int = 0):
+        self.network, self.count = network, count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+    def energy(self, x: Any) -> jax.Array:
+        return self.network.energy(x) + self.count
+
+    def tree_flatten(self) -> tuple[Any, int]:
+        return (self.network,), self.count
+
+    @classmethod
+    def tree_unflatten(cls, count: int, children: Any) -> "_Counting":
+        return cls(*children, count + 1)
+
+
 def _faulty(**methods: Any) -> Any:
     return type("FaultyNetwork", (_Proxy,), methods)(_network())
 
@@ -436,6 +466,8 @@ NETWORKS: dict[str, tuple[str, Callable[[], Any]]] = {
         "force",
         lambda: _faulty(force=lambda s, x: s.network.drive(s.network.activations(x))),
     ),
+    "layers sorted by pytree operations": ("round trip", lambda: _Sorted(_network())),
+    "a number lost by pytree operations": ("round trip", lambda: _Counting(_network())),
     "tau ignored": ("velocity", lambda: _faulty(velocity=lambda s, x: s.network.force(x))),
     "energy not differentiable": (
         "energy gradient",
@@ -638,7 +670,13 @@ def _some_slow(faults: dict[str, Any], fast: tuple[str, ...]) -> Any:
 
 
 @_some_slow(
-    NETWORKS, ("threshold as a shift, in the energy (old HAMUX)", "drive of an asymmetric weight", "tau ignored")
+    NETWORKS,
+    (
+        "threshold as a shift, in the energy (old HAMUX)",
+        "layers sorted by pytree operations",
+        "drive of an asymmetric weight",
+        "tau ignored",
+    ),
 )
 def test_faulty_network(name: str) -> None:
     law, make = NETWORKS[name]
@@ -685,5 +723,5 @@ def test_table() -> None:
     planted = {"Lagrangians": LAGRANGIANS, "synapses": SYNAPSES, "networks": NETWORKS, "solvers": SOLVERS}
     planted |= {"gradients": GRADIENTS, "unbounded": UNBOUNDED}
     counts = {kind: len(faults) for kind, faults in planted.items()}
-    expected = {"Lagrangians": 32, "synapses": 12, "networks": 15, "solvers": 9, "gradients": 6, "unbounded": 4}
+    expected = {"Lagrangians": 32, "synapses": 12, "networks": 17, "solvers": 9, "gradients": 6, "unbounded": 4}
     assert counts == expected

@@ -74,7 +74,7 @@ class Linear(NamedTuple):
 
 def linearise(network: HAM, state: State) -> Linear | None:
     """The linearisation in double precision; `None` for a network that is too large."""
-    if sum(_size(layer) for layer in network.layers.values()) > LARGEST:
+    if sum(map(_size, _in_order(network))) > LARGEST:
         return None
     with double_precision():
         at = {name: jnp.asarray(np.asarray(x).astype(np.float64)) for name, x in state.items()}
@@ -84,7 +84,7 @@ def linearise(network: HAM, state: State) -> Linear | None:
 def flat_directions(network: HAM, state: State, linear: Linear | None) -> tuple[FlatRow, ...]:
     """A row for each layer that has any."""
     rows, start = [], 0
-    for name, layer in network.layers.items():
+    for name, layer in zip(network.names, _in_order(network), strict=True):
         places = slice(start, start + _size(layer))
         start += _size(layer)
         if isinstance(layer.lagrangian, AbstractElementwise):
@@ -100,6 +100,11 @@ def flat_directions(network: HAM, state: State, linear: Linear | None) -> tuple[
             null = np.abs(values) <= FLAT * _reference(_bound(layer), values)
             rows.append(FlatRow(name, int(null.sum()), _size(layer), _null_kind(layer, vectors[:, null])))
     return tuple(row for row in rows if row.dimension != 0)
+
+
+def _in_order(network: HAM) -> list[Layer]:
+    """The layers as declared, on which all matrices over the neurons agree."""
+    return [network.layers[name] for name in network.names]
 
 
 def _size(layer: Layer) -> int:
@@ -140,15 +145,16 @@ def euler_step(network: HAM, linear: Linear | None) -> EulerStep:
     """The largest stable step at the state, and one that is stable everywhere, where known."""
     if linear is None:
         return EulerStep(math.nan, None, "the network is too large to be decomposed.")
-    rates = np.concatenate([np.full(_size(n), 1 / float(n.tau)) for n in network.layers.values()])
+    rates = np.concatenate([np.full(_size(n), 1 / float(n.tau)) for n in _in_order(network)])
     local = _step(rates, _root(linear.hessian), _symmetric(linear.couplings))
     everywhere, why = _everywhere(network, rates)
     return EulerStep(local, everywhere, why)
 
 
 def _step(rates: Float[np.ndarray, "n"], root: Float[np.ndarray, "n n"], couplings: Float[np.ndarray, "n n"]) -> float:
-    operator = np.eye(rates.size) - root @ couplings @ root
-    scaled = np.sqrt(rates)[:, None] * operator * np.sqrt(rates)[None, :]
+    with np.errstate(invalid="ignore", over="ignore"):  # slopes may be infinite, or not exist
+        operator = np.eye(rates.size) - root @ couplings @ root
+        scaled = np.sqrt(rates)[:, None] * operator * np.sqrt(rates)[None, :]
     if not np.all(np.isfinite(scaled)):
         return math.nan
     largest = float(np.linalg.eigvalsh(_symmetric(scaled))[-1])
@@ -162,7 +168,7 @@ def _everywhere(network: HAM, rates: Float[np.ndarray, "n"]) -> tuple[float | No
     says what `x'` is; concave synapses lie below their tangents.
     """
     bounds = []
-    for name, layer in network.layers.items():
+    for name, layer in zip(network.names, _in_order(network), strict=True):
         known = growth(layer.lagrangian, layer.shape)
         if not (known.convex and math.isfinite(known.smoothness)):
             return None, f"the slope of the activation of {name!r} has no known bound."
@@ -176,7 +182,7 @@ def _everywhere(network: HAM, rates: Float[np.ndarray, "n"]) -> tuple[float | No
 
 def _quadratic_couplings(network: HAM) -> Float[np.ndarray, "n n"] | str:
     """`J` of the synapses of two factors, those that are concave left out; or why it is not known."""
-    sizes = [_size(layer) for layer in network.layers.values()]
+    sizes = [_size(layer) for layer in _in_order(network)]
     ends = np.cumsum([0, *sizes])
     couplings = np.zeros((ends[-1], ends[-1]))
     for (members, name), label in zip(network.connections, network.connection_labels(), strict=True):

@@ -7,6 +7,7 @@ words of a file are compared with those of what it is loaded into; none is ever 
 import dataclasses
 import hashlib
 import inspect
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, final
@@ -93,6 +94,8 @@ def key_impl(keys: Any) -> str:
 
 def _name(thing: Any) -> str:
     """The package and the name within its module: in which private module a package keeps it may change."""
+    if thing is OrderedDict:  # what keeps the order of layers is of no consequence for a file, which goes by names
+        thing = dict
     package = (getattr(thing, "__module__", None) or "").partition(".")[0]
     name = getattr(thing, "__qualname__", None) or repr(type(thing))
     return name if package in ("builtins", "") else f"{package}.{name}"

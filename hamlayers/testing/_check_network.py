@@ -48,7 +48,9 @@ def check_network(
 ) -> None:
     """Try to break a network: raise `AssertionError` with the smallest counterexample if a law does not hold.
 
-    In this order, each by its name in the message: **shapes** and **dtypes**; in double precision **activations**
+    In this order, each by its name in the message: **round trip** (a pytree round trip, `jax.tree.map(lambda x: x,
+    network)`, which training, `jit` and `load` all are, changes neither the order of the layers nor any number);
+    **shapes** and **dtypes**; in double precision **activations**
     (those of the layers), **layer terms** (`<x, g> - L(x - b)`), **connection terms**, **energy** (the sum of both),
     **drive** (`-dE_syn/dg_i` by finite differences), **force** (`I_i - x_i`), **velocity** (`force / tau_i`),
     **energy gradient** (`dE/dx_i = -hess L_i (I_i - x_i)`), **dissipation** (`dE/dt = -sum tau_i <v_i, hess L_i v_i>`,
@@ -87,6 +89,7 @@ def check_network(
     check_largest("check_network", largest)
     dtype = as_float_dtype("check_network", dtype)
     options: dict[str, Any] = {"examples": examples, "seed": seed, "context": f"network = {network!r}"}
+    _check_order(owner, network)
     with jax.enable_x64(True):
         _check_shapes_and_dtypes(owner, network)
         exact = double(network)
@@ -111,6 +114,16 @@ def _states(network: Any, dtype: DTypeLike, *, bound: int, largest: float | None
         for name, layer in network.layers.items()
     }
     return st.fixed_dictionaries(each)
+
+
+def _check_order(owner: str, network: Any) -> None:
+    copy = jax.tree.map(lambda leaf: leaf, network)
+    for kept in (tuple(network.layers), tuple(copy.layers), tuple(copy.names)):
+        if kept != tuple(network.names):
+            raise AssertionError(
+                f'{owner}: the law "round trip" is broken; counterexample: the layers are {tuple(network.names)}, but '
+                f"`layers`, or what `jax.tree.map(lambda leaf: leaf, network)` makes of them, are in the order {kept}."
+            )
 
 
 def _check_shapes_and_dtypes(owner: str, network: Any) -> None:
@@ -144,15 +157,27 @@ def _judge(owner: str, network: Any) -> Callable[[Any], Iterator[Comparison]]:
     evaluate = compiled(owner, "energy", facts.statics)
     convex = all(layer.lagrangian.convex for layer in network.layers.values())
 
+    copy = jax.tree.map(lambda leaf: leaf, network)
+
     def judge(example: Any) -> Iterator[Comparison]:
-        found = evaluate(network, *({n: jnp.asarray(a) for n, a in example[key].items()} for key in ("x", "other")))
+        states = [{n: jnp.asarray(a) for n, a in example[key].items()} for key in ("x", "other")]
+        found, again = evaluate(network, *states), evaluate(copy, *states)
         checked = ("layer scale", "connection scale", "slope", "H scale", "other energy", "other force")
         if all(np.isfinite(found[key]).all() for key in checked):
+            yield from _round_trip_laws(found, again)
             yield from _energy_laws(found)
             yield from _current_laws(found)
             yield from _descent_laws(found, convex)
 
     return judge
+
+
+def _round_trip_laws(found: Facts, again: Facts) -> Iterator[Comparison]:
+    scale = UNIT * (np.sum(found["layer scale"]) + found["connection scale"] + np.sum(np.abs(found["force"]))) + TINY
+    for what in ("energy", "activations", "force", "velocity"):
+        statement = f"`jax.tree.map(lambda leaf: leaf, network)` has the same {what}"
+        size = scale / np.min(found["tau"]) if what == "velocity" else scale
+        yield Comparison("round trip", statement, again[what], found[what], size, "32 eps times all magnitudes")
 
 
 def _energy_laws(found: Facts) -> Iterator[Comparison]:

@@ -47,7 +47,8 @@ def networks(
     @st.composite
     def build(draw: Draw) -> HAM:
         count = draw(st.integers(1, max_layers))
-        parts = {name: draw(layers(kinds=kinds, dtype=dtype)) for name in NAMES[:count]}
+        # declared in any order: a plain dict comes out of a pytree operation sorted by name
+        parts = {name: draw(layers(kinds=kinds, dtype=dtype)) for name in draw(st.permutations(NAMES[:count]))}
         found: dict[str, Any] = {}
         connections: list[tuple[tuple[str, ...], str]] = []
         for _ in range(draw(st.integers(0, 4))):
