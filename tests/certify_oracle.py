@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 import hamlayers as hl
 from hamlayers import lagrangians as lg, synapses
@@ -31,6 +33,14 @@ class Family(NamedTuple):
 
 def _xlogx(g: np.ndarray) -> np.ndarray:
     return np.where(g > 0, g * np.log(np.maximum(g, 1e-300)), 0)
+
+
+def _cube(g: np.ndarray) -> np.ndarray:
+    return np.abs(g) ** 3 / 3
+
+
+def _own(function: Callable) -> lg.AbstractLagrangian:
+    return lg.FromActivation(lambda x, _: function(x), convex=True)
 
 
 FAMILIES = {
@@ -52,6 +62,16 @@ FAMILIES = {
 }
 """The spline has slope 0 below -1, 1 up to 1 and 1/2 above: `x = g`, then `x = 1 + 2 (g - 1)`."""
 
+OWN = {
+    "own arctan": Family(
+        lambda: _own(jnp.arctan), lambda g: -np.log(np.maximum(np.cos(g), 1e-300)), -np.pi / 2, np.pi / 2
+    ),
+    "own square": Family(lambda: _own(lambda x: x * jnp.abs(x)), lambda g: 2 / 3 * np.abs(g) ** 1.5, -np.inf, np.inf),
+    "own root": Family(lambda: _own(lambda x: jnp.sign(x) * jnp.sqrt(jnp.abs(x))), _cube, -np.inf, np.inf),
+    "own slope": Family(lambda: _own(lambda x: 2 * x), lambda g: g**2 / 4, -np.inf, np.inf, 0.25),
+}
+"""Activations handed to `FromActivation`."""
+
 SHAPES: dict[str, tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]] = {
     "pair": ((2, 2), ((0, 1),)),
     "self": ((3,), ((0, 0),)),
@@ -61,12 +81,24 @@ SHAPES: dict[str, tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]] = {
     "triple and pair": ((1, 1, 1), ((0, 1, 2), (0, 1))),
     "memory": ((2,), ((0,),)),
     "held twice": ((1, 1, 1), ((0, 1), (0, 1, 2, 2))),
+    "predictive": ((2, 2, 1), ((0, 1), (1, 2))),
+    "coding": ((2, 3), ((0, 1), (1, 1))),
 }
-"""By name the sizes of the layers, and the connections; a connection of one layer is a memory of two patterns."""
+"""By name the sizes of the layers, and the connections; a connection of one layer is a memory of two patterns. In
+"predictive" they are functions, `(|g_0 - W g_1|^2 - |g_0|^2) / 2`, in "coding" the second is `-(W^T W - 1) / 2`."""
 
 
 TABLE = ("pair", "self", "pair and self", "chain", "triple", "triple and pair", "memory")
 """Those of the confusion table."""
+
+
+class Prediction(eqx.Module):
+    """`(|a - W b|^2 - |a|^2) / 2`, a synapse of which the library knows nothing."""
+
+    weight: Float[Array, "m n"]
+
+    def __call__(self, a: Float[Array, " m"], b: Float[Array, " n"]) -> Float[Array, ""]:
+        return (jnp.sum((a - self.weight @ b) ** 2) - jnp.sum(a**2)) / 2
 
 
 class Case(NamedTuple):
@@ -81,19 +113,35 @@ class Case(NamedTuple):
     def memory(self) -> bool:
         return self.shape == "memory"
 
+    @property
+    def dense(self) -> list[tuple[tuple[int, ...], np.ndarray]]:
+        """The same energy by products alone: members and weights."""
+        sizes, connections = SHAPES[self.shape]
+        given = list(zip(((0, 1),) if self.memory else connections, self.weights, strict=True))
+        if self.shape == "predictive":
+            return given + [((b, b), -weight.T @ weight / 2) for (_, b), weight in given]
+        return given
+
+
+def _family(kind: str) -> Family:
+    return {**FAMILIES, **OWN}[kind]
+
 
 def network_of(case: Case) -> hl.HAM:
     sizes, connections = SHAPES[case.shape]
     layers = {
-        f"l{k}": hl.Layer(FAMILIES[kind].make(), size, bias=jnp.asarray(bias, jnp.result_type(float)))
+        f"l{k}": hl.Layer(_family(kind).make(), size, bias=jnp.asarray(bias, jnp.result_type(float)))
         for k, (kind, size, bias) in enumerate(zip(case.kinds, sizes, case.biases, strict=False))
     }
     parts = {}
     for k, weight in enumerate(case.weights):
         array = jnp.asarray(weight, jnp.result_type(float))
-        parts[f"s{k}"] = (
-            synapses.Memory(array.T, FAMILIES[case.kinds[1]].make()) if case.memory else synapses.Dense(array)
-        )
+        if case.memory:
+            parts[f"s{k}"] = synapses.Memory(array.T, FAMILIES[case.kinds[1]].make())
+        elif case.shape == "predictive":
+            parts[f"s{k}"] = Prediction(array)
+        else:
+            parts[f"s{k}"] = synapses.Dense(array)
     names = [(tuple(f"l{i}" for i in members), f"s{k}") for k, members in enumerate(connections)]
     return hl.HAM(layers, synapses=parts, connections=names)
 
@@ -107,6 +155,8 @@ def random_case(random: np.random.Generator, shape: str, kinds: tuple[str, ...])
     for members in connections:
         dims = (sizes[0], 2) if shape == "memory" else tuple(sizes[i] for i in members)
         weights.append(grid * random.integers(least, 5, size=dims).astype(float))
+    if shape == "coding":
+        weights[1] = -(weights[0].T @ weights[0] - np.eye(sizes[1])) / 2
     zero = random.uniform() < 0.5
     biases = tuple(0.25 * random.integers(-2, 3, size=size) * (0.0 if zero else 1.0) for size in sizes)
     return Case(shape, kinds, tuple(weights), biases)
@@ -121,11 +171,10 @@ class Oracle:
     """The energy over all activations as one vector, hidden ones of a memory included."""
 
     def __init__(self, case: Case):
-        sizes, connections = SHAPES[case.shape]
+        sizes, _ = SHAPES[case.shape]
         self.sizes = (*sizes, 2) if case.memory else sizes
-        self.members = ((0, 1),) if case.memory else connections
-        self.weights = case.weights
-        self.families = [FAMILIES[kind] for kind in case.kinds]
+        self.members, self.weights = zip(*case.dense, strict=True)
+        self.families = [_family(kind) for kind in case.kinds]
         self.linear = np.concatenate([*case.biases, np.zeros(2 if case.memory else 0)])
         self.ends = np.cumsum([0, *self.sizes])
         spread = lambda values: np.repeat(np.array(values, float), self.sizes)  # noqa: E731

@@ -10,6 +10,7 @@ from ._critical import largest_ratio
 from ._monomials import TIE, Fall, falls, is_safe
 from ._normal import Normal
 from ._quadratic import Quadratic, decide_quadratic
+from ._rays import Ray
 
 
 Bounded: TypeAlias = Literal["all weights", "these weights", "unbounded", "unknown"]
@@ -17,21 +18,6 @@ Bounded: TypeAlias = Literal["all weights", "these weights", "unbounded", "unkno
 
 MONOMIALS = 2_000_000
 """More than these are not listed one by one."""
-
-
-@final
-class Ray(NamedTuple):
-    """Activations `u_i t^rate_i` along which the energy is expected to fall to minus infinity.
-
-    Bounded activations are `held` at the end of their range of the given sign, 0 for anywhere (growing ones ignore it).
-    `proven` rays need no further evidence than an energy that is below the level.
-    """
-
-    u: Float[np.ndarray, "N"]
-    rate: Float[np.ndarray, "N"]
-    held: Float[np.ndarray, "N"]
-    proven: bool
-    reason: str
 
 
 @final
@@ -47,7 +33,18 @@ class Verdict(NamedTuple):
 def decide(normal: Normal, random: np.random.Generator) -> Verdict:
     """Whether the energy is bounded below, as far as it can be proven."""
     if normal.doubts:
-        return Verdict("unknown", "; ".join(normal.doubts) + ".")
+        rest = normal._replace(unknown={})
+        rays = () if rest.doubts else _decide(rest, random).rays
+        return Verdict("unknown", "; ".join(normal.doubts) + ".", None, rays)
+    found = _decide(normal, random)
+    if not normal.functions or found.bounded == "unknown":
+        return found
+    reason = f"{found.reason[:-1]}, and functions as synapses have bounds from below."
+    return Verdict("these weights", reason, found.margin)
+
+
+def _decide(normal: Normal, random: np.random.Generator) -> Verdict:
+    """The same without regard to functions as synapses."""
     open_terms = [term for term in normal.terms if not is_safe(normal, term)]
     if not open_terms:
         return Verdict("all weights", "every connection has an exponent sum below 1, or a single growing layer.")
@@ -87,13 +84,10 @@ def _bounded_twice(normal: Normal) -> bool:
 def _from_quadratic(normal: Normal, found: Quadratic, rays: Sequence[Ray]) -> Verdict:
     if found.bounded is True:
         return Verdict("these weights", found.reason, found.margin)
-    # a corner of a range may be out of reach (a sphere has none), and what more than two neurons repel is left out of
-    # the form: with such synapses a direction is a guess
-    proven = found.bounded is False and all(term.weight.ndim == 2 for term in normal.terms)
     ends = np.stack([normal.over_neurons("low"), normal.over_neurons("high")])
     middle = np.mean(np.where(np.isfinite(ends), ends, 0), axis=0)
     mine = [
-        Ray(u, np.where(u != 0, 1.0, 0.0), np.where(held > middle, 1.0, -1.0), proven, found.reason)
+        Ray(u, np.where(u != 0, 1.0, 0.0), np.where(held > middle, 1.0, -1.0), found.proven, found.reason)
         for u, held in found.directions
     ]
     return Verdict("unknown", found.reason, found.margin, (*mine, *rays))

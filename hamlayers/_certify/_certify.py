@@ -18,6 +18,7 @@ from ._falsify import Found, along, by_search
 from ._local import euler_step, flat_directions, linearise
 from ._monomials import TIE, falls, is_safe
 from ._normal import Normal, normal_form
+from ._rays import falls_without_end
 from ._report import Certificate, ConnectionRow
 from ._wide import check_known
 
@@ -37,11 +38,13 @@ def certify(
     falls without end as soon as a weight allows it. At exactly 1 the weights decide: for pairs of linear or rectified
     layers, whether `sum c u^2 - u^T A u` is positive on the cone of activations (`||W||_2 < 1` for two linear layers).
 
-    `"unbounded"` is never said without a state whose energy, by `network.energy`, is below `level`, and without a proof
-    that the energy goes on falling in that direction (or, for parts of which nothing is known, without having followed
-    it over as many orders of magnitude as numbers have). What can be neither proven nor falsified is `"unknown"`.
-    Rules are for the exact energy, of the weights as they are stored. `Dense`, `Bias` and `Memory` synapses and the
-    Lagrangians of this library are known; for one of your own see [`hamlayers.growth`][].
+    `"unbounded"` is never said without a state whose energy is below `level`, by `network.energy` and with all rounding
+    errors counted, and without a proof that the energy goes on falling: the sign of its first term far out. What can be
+    neither proven nor falsified is `"unknown"`. Rules are for the exact energy, of the weights as they are stored.
+    `Dense`, `Bias` and `Memory` synapses and the Lagrangians of this library are known; of other functions the program
+    is read, as synapses (quadratic forms, bounds from below) and in
+    [`FromActivation`][hamlayers.lagrangians.FromActivation], if it promises to be convex. For a Lagrangian of your own
+    see [`hamlayers.growth`][].
 
     It runs on the host, in double precision, and is no part of compiled code.
 
@@ -127,21 +130,24 @@ def _verdict(
     verdict = decide(normal, random)
     if verdict.bounded != "unknown":
         return verdict, None
+    out_of_reach = False
     for ray in verdict.rays:
-        # where only a lower bound of L* is known, a direction is a guess that must prove itself
-        found = along(network, normal, ray._replace(proven=ray.proven and normal.asymptotic), level)
+        if not (ray.proven or falls_without_end(normal, ray)):
+            continue
+        found = along(network, normal, ray, level)
         if found is not None:
             return Verdict("unbounded", f"the energy falls without end along {_lowered(ray.reason)}"), found
-    if normal.asymptotic and any(ray.proven for ray in verdict.rays):
+        out_of_reach = True
+    if out_of_reach:
         more = f"No state below {level:.4g} could be evaluated to its precision; a higher level may be shown."
         return verdict._replace(reason=f"{verdict.reason} {more}"), None
     if search:
         try:
-            found = by_search(network, level, random)
+            found = by_search(network, normal, level, random)
         except (TypeError, ValueError) as error:
             return verdict._replace(reason=f"{verdict.reason} No search: {_first_line(error)}"), None
         if found is not None:
-            reason = f"by search: the energy was followed down as far as numbers reach. ({verdict.reason})"
+            reason = f"the energy falls without end along a line found by search. ({verdict.reason})"
             return Verdict("unbounded", reason), found
         return verdict._replace(reason=f"{verdict.reason} A search found no way down.", margin=None), None
     return verdict, None
@@ -156,16 +162,23 @@ def _first_line(error: Exception) -> str:
 
 
 def _connections(network: HAM, normal: Normal) -> tuple[ConnectionRow, ...]:
-    terms = {term.label: term for term in normal.terms}
     rows = []
     for label in network.connection_labels():
+        terms = [term for term in normal.terms if term.label == label]
         if label in normal.unknown:
             rows.append(ConnectionRow(label, math.nan, "unknown", normal.unknown[label] + "."))
-        elif label not in terms:
+        elif label in normal.functions:
+            least = normal.functions[label].least
+            rows.append(ConnectionRow(label, math.nan, "safe", f"a function that is nowhere below {least:.4g}."))
+        elif not terms:
             rows.append(ConnectionRow(label, 0.0, "safe", "a constant current."))
         else:
-            rows.append(_row(normal, label, terms[label]))
+            rows.append(max((_row(normal, label, term) for term in terms), key=_severity))
     return tuple(rows)
+
+
+def _severity(row: ConnectionRow) -> tuple[int, float]:
+    return ("safe", "critical", "dangerous", "unknown").index(row.verdict), row.exponent
 
 
 def _row(normal: Normal, label: str, term: Any) -> ConnectionRow:

@@ -4,8 +4,6 @@ Every bound returned is a bound up to the rounding of double precision; [`slack`
 """
 
 import itertools
-from collections.abc import Iterator
-from fractions import Fraction
 from typing import NamedTuple, final
 
 import numpy as np
@@ -21,7 +19,7 @@ SMALL = 64
 """Up to how many neurons a positive bound is sharpened."""
 
 LARGE = 256
-"""Up to how many neurons directions are also looked for from random starts."""
+"""Up to how many neurons directions are also looked for from random starts, and forms split."""
 
 
 @final
@@ -43,7 +41,8 @@ def least_on_cone(matrix: Matrix, free: Bool[np.ndarray, "n"], random: np.random
     """Bounds of the least `u^T M u` over unit vectors whose elements are `>= 0` unless they are `free`.
 
     Exact where all are free or no two one-sided elements repel, up to rounding; else by enumeration of the supports for
-    at most 12 one-sided elements (Bomze, 1998, doi:10.1023/A:1008369322970); else an eigenvalue bound and a search.
+    at most 12 one-sided elements (Bomze, 1998, doi:10.1023/A:1008369322970); else by a sum of a positive definite and a
+    non-negative matrix, and a search.
     """
     tolerance = slack(matrix)
     values, vectors = _lowest(matrix, 4)
@@ -107,7 +106,7 @@ def _bisect(matrix: Matrix, free: Bool[np.ndarray, "n"], low: float, high: float
     if not _stays_above(matrix, free, least):
         return -np.inf
     low = max(low, least)
-    for _ in range(8):
+    for _ in range(8 if len(matrix) <= SMALL else 3):
         middle = (low + high) / 2
         low, high = (middle, high) if _stays_above(matrix, free, middle) else (low, middle)
     return low
@@ -123,11 +122,56 @@ def _stays_above(matrix: Matrix, free: Bool[np.ndarray, "n"], level: float) -> b
         across = shifted[np.ix_(free, ~free)]
         outer = outer - across.T @ np.linalg.solve(inner, across)
         outer = (outer + outer.T) / 2
-    reduced = np.minimum(outer, 0)
-    np.fill_diagonal(reduced, np.diag(outer))
-    if np.linalg.eigvalsh(reduced)[0] > slack(outer) or np.linalg.eigvalsh(outer)[0] > slack(outer):
+    if np.linalg.eigvalsh(outer)[0] > slack(outer) or np.linalg.eigvalsh(_attraction(outer))[0] > slack(outer):
         return True
-    return len(outer) <= ENUMERATED and _least_on_simplex(outer) > len(outer) * slack(outer)
+    if len(outer) <= ENUMERATED:
+        return _least_on_simplex(outer) > len(outer) * slack(outer)
+    return len(outer) <= LARGE and _is_split(outer)
+
+
+def _attraction(matrix: Matrix) -> Matrix:
+    """The diagonal and what is negative."""
+    result = np.minimum(matrix, 0)
+    np.fill_diagonal(result, np.diag(matrix))
+    return result
+
+
+def _is_split(matrix: Matrix, steps: int = 150) -> bool:
+    """Whether `M = P + N` is found, `P` positive definite and `N` non-negative: such a form is positive for `u >= 0`.
+
+    By the Douglas-Rachford iteration for a matrix that is both positive definite and nowhere above `M`. What is
+    returned rests on the least eigenvalue of the last one alone. Not every copositive matrix can be split; of up to
+    four rows every one can.
+
+    - **Source**: Diananda (1962), doi:10.1017/S0305004100036185; Parrilo (2000), chapter 5, for the relaxation.
+    """
+    diagonal = np.diag(matrix)
+    if np.min(diagonal) <= 0:
+        return False
+    scale = 1 / np.sqrt(diagonal)
+    ceiling = matrix * scale[:, None] * scale[None, :]
+    tolerance, least, point = slack(ceiling), 1e-4, ceiling.copy()
+    for _ in range(steps):
+        values, vectors = np.linalg.eigh(point)
+        definite = (vectors * np.maximum(values, least)) @ vectors.T
+        below = np.minimum(definite, ceiling)
+        np.fill_diagonal(below, 1.0)
+        below = (below + below.T) / 2
+        if _is_definite(below, 2 * tolerance):
+            return True
+        image = np.minimum(2 * definite - point, ceiling)
+        np.fill_diagonal(image, 1.0)
+        point = point + image - definite
+    return False
+
+
+def _is_definite(matrix: Matrix, margin: float) -> bool:
+    """Whether all eigenvalues are above a margin that is larger than rounding."""
+    try:
+        np.linalg.cholesky(matrix - margin * np.eye(len(matrix)))
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 def _least_on_simplex(matrix: Matrix) -> float:
@@ -214,48 +258,3 @@ def _components(n: int, factors: Int[np.ndarray, "m k"], rates: Float[np.ndarray
     starts = np.repeat(first, factors.shape[1])
     graph = sparse.coo_array((np.ones(starts.size), (starts, ends.ravel())), shape=(n, n))
     return sparse.csgraph.connected_components(graph, directed=False)[1]
-
-
-# --- exactly critical forms -------------------------------------------------------------------------------------------
-
-
-def null_space(matrix: list[list[Fraction]]) -> list[list[Fraction]] | None:
-    """A basis of the null space of a symmetric matrix of exact numbers if it is positive semidefinite, else `None`.
-
-    By symmetric elimination in rational arithmetic: no rounding.
-    """
-    n = len(matrix)
-    rows = [list(row) for row in matrix]
-    pivots: list[int] = []
-    rest = list(range(n))
-    while rest:
-        if any(rows[i][i] < 0 for i in rest):
-            return None
-        pivot = next((i for i in rest if rows[i][i] > 0), None)
-        if pivot is None:
-            if any(rows[i][j] != 0 for i in rest for j in rest):
-                return None
-            break
-        pivots.append(pivot)
-        rest.remove(pivot)
-        for i in rest:
-            factor = rows[i][pivot] / rows[pivot][pivot]
-            if factor != 0:
-                rows[i] = [a - factor * b for a, b in zip(rows[i], rows[pivot], strict=True)]
-    return [_solve_back(rows, pivots, index, n) for index in rest]
-
-
-def _solve_back(rows: list[list[Fraction]], pivots: list[int], index: int, n: int) -> list[Fraction]:
-    """The null vector with a 1 at a place that was never a pivot and 0 at the other such places."""
-    z = [Fraction(0)] * n
-    z[index] = Fraction(1)
-    for done, pivot in _reversed(pivots):
-        later = [j for j in range(n) if j != pivot and j not in done]
-        z[pivot] = -sum((rows[pivot][j] * z[j] for j in later), Fraction(0)) / rows[pivot][pivot]
-    return z
-
-
-def _reversed(pivots: list[int]) -> Iterator[tuple[set[int], int]]:
-    """The pivots, the last first, each with those eliminated before it."""
-    for k in range(len(pivots) - 1, -1, -1):
-        yield set(pivots[:k]), pivots[k]

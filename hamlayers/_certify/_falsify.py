@@ -7,16 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from .._network import HAM
+from .._network import HAM, energy_of
 from .._typing import State
-from ._boundedness import Ray
+from . import _series as series
+from ._interpret import evaluate
 from ._normal import Block, Normal
-from ._wide import States, double_precision, energies, highest, swept, widened
+from ._rays import Ray, falls_without_end, held_state
+from ._series import Undecided
+from ._upper import highest
+from ._wide import States, double_precision, energies, swept, widened
 
 
-SCALES = 4.0 ** np.arange(0, 81)
-SATURATED = 1e4
-"""The size of the states of bounded neurons that are held at an end of their range."""
+SCALES = 4.0 ** np.concatenate([np.arange(0, 81), np.arange(84, 512, 4)])
+"""Close to each other where states usually are, and on to the largest numbers: a coupling may be as small as 1e-300."""
+
+CLOSE = 81
+"""How many of them grow by a factor of 4 each."""
+
+PROVEN = 4
+"""How many random lines are put to the proof whatever the numbers say."""
 
 DIVERGED = -1e200
 """What no energy of a sensible network reaches unless it falls for ever."""
@@ -31,28 +40,58 @@ class Found(NamedTuple):
 
 
 def along(network: HAM, normal: Normal, ray: Ray, level: float) -> Found | None:
-    """The first state along a ray whose energy is below the level; `None` if there is none that can be represented.
-
-    Unless the ray is proven, the energy must also go on falling, in proportion to the scale or faster, over as many
-    orders of magnitude as can be represented.
-    """
+    """The first state along a ray whose energy is below the level; `None` if there is none that can be represented."""
     states = _along_ray(network, normal, ray)
     with double_precision():
         values = energies(widened(network), states)
-    if not ray.proven and not _keeps_falling(values):
-        return None
     return _first_below(network, states, values, level)
 
 
-def by_search(network: HAM, level: float, random: np.random.Generator) -> Found | None:
-    """A state below the level on the way to an energy that falls without end, as far as numbers reach; else `None`."""
+def by_search(network: HAM, normal: Normal, level: float, random: np.random.Generator) -> Found | None:
+    """A state below the level on a straight line along which the energy provably falls without end; else `None`.
+
+    The search for such a line goes by numbers, which prove nothing; the proof follows the program of the energy.
+    """
     with double_precision():
-        diverging = list(_trials(network, widened(network), random))
+        wide = widened(network)
+        diverging = list(_trials(network, wide, random))
     for states, values in diverging:
-        found = _first_below(network, states, values, level)
-        if found is not None:
-            return found
+        if not np.any(np.isfinite(values)):
+            continue
+        last = int(np.flatnonzero(np.isfinite(values))[-1])
+        size = max(float(np.max(np.abs(x[last]))) for x in states.values())
+        line = {name: x[last] / size for name, x in states.items()}
+        if _falls_along(wide, line) or falls_without_end(normal, _ray_of(normal, line)):
+            states = {name: _per_start(SCALES, x.shape) * x for name, x in line.items()}
+            with double_precision():
+                values = energies(wide, states)
+            found = _first_below(network, states, values, level)
+            if found is not None:
+                return found
     return None
+
+
+def _falls_along(wide: HAM, line: States) -> bool:
+    """Whether the energy of the states `t x` is a negative multiple of a power of `t`, up to lower ones."""
+    arguments = [series.ray(line[name]) for name in wide.names]
+    try:
+        with double_precision():
+            found = evaluate(lambda *xs: energy_of(wide, dict(zip(wide.names, xs, strict=True))), *arguments)
+    except Undecided:
+        return False
+    return found.top > max(found.rest, 0.0) and float(found.coefficient(found.top).high) < 0
+
+
+def _ray_of(normal: Normal, line: States) -> Ray:
+    """The activations of states far out on a line, for neurons whose conjugates grow as powers."""
+    x = np.concatenate([line[b.name].ravel() if b.name in line else np.zeros(b.size) for b in normal.blocks])
+    side = (x > 0).astype(int)[None]
+    growth = [np.take_along_axis(normal.over_neurons(field), side, axis=0)[0] for field in ("rate", "coefficient")]
+    moving = (growth[0] > 0) & (growth[0] < 1) & (growth[1] > 0) & (x != 0)
+    rate, c = (np.where(moving, each, 0.5) for each in growth)
+    power = rate / (1 - rate)  # x is p c g^(p - 1), and p is 1 / rate
+    u = np.where(moving, np.sign(x) * (np.abs(x) * rate / c) ** power, 0.0)
+    return Ray(u, np.where(moving, power, 0.0), np.sign(x), proven=False, reason="by search")
 
 
 def _along_ray(network: HAM, normal: Normal, ray: Ray) -> States:
@@ -67,7 +106,7 @@ def _along_ray(network: HAM, normal: Normal, ray: Ray) -> States:
 
 def _inverse(block: Block, ray: Ray) -> Float[np.ndarray, "s n"]:
     """States, without thresholds, of the activations of a ray: the derivative of the conjugate far out."""
-    u, power, held = (values[block.neurons] for values in (ray.u, ray.rate, ray.held))
+    u, power = ray.u[block.neurons], ray.rate[block.neurons]
     side = (u > 0).astype(int)
     rate, c = (np.take_along_axis(each, side[None], axis=0)[0] for each in (block.rate, block.coefficient))
     with np.errstate(all="ignore"):
@@ -76,15 +115,12 @@ def _inverse(block: Block, ray: Ray) -> Float[np.ndarray, "s n"]:
         p = 1 / np.where(rate > 0, rate, 1)
         powers = np.where(c > 0, c * p * size ** (p - 1), size)
     x = np.where(rate < 1, powers, logarithmic)
-    grows = block.rate > 0
-    # one-sided neurons that do not take part are silenced
-    away = np.where(grows[0] & grows[1], 0.0, np.where(grows[1], -1.0, np.where(grows[0], 1.0, held)))
-    held_at = SATURATED * away
-    return np.where(u != 0, np.where(u > 0, x, -np.where(rate < 1, powers, size)), held_at)
+    return np.where(u != 0, np.where(u > 0, x, -np.where(rate < 1, powers, size)), held_state(block, ray))
 
 
 def _keeps_falling(values: Float[np.ndarray, "s"]) -> bool:
     """Whether the last representable energies fall by the scale's factor each, or nearly."""
+    values = values[:CLOSE]
     finite = np.flatnonzero(~(np.isfinite(values) & (np.abs(values) < 1e280)))
     usable = values[: finite[0]] if finite.size else values
     if usable.size < 8:
@@ -122,10 +158,10 @@ def _trials(
 ) -> Iterator[tuple[States, Float[np.ndarray, "s"]]]:
     """States along which the energy falls as far as numbers reach: straight lines outward, then sweeps."""
     shapes = {name: network.layers[name].shape for name in network.names}
-    for _ in range(starts):
+    for k in range(starts):
         states = {name: _per_start(SCALES, shape) * random.normal(size=shape) for name, shape in shapes.items()}
         values = energies(wide, states)
-        if _keeps_falling(values):
+        if k < PROVEN or _keeps_falling(values):
             yield states, values
     radii = 10.0 ** random.uniform(-1, 3, size=starts)
     start = {n: random.normal(size=(starts, *shape)) * _per_start(radii, shape) for n, shape in shapes.items()}

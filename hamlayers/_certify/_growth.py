@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .. import lagrangians as lg
+from ._far import far_out
 
 
 PerNeuron: TypeAlias = float | Float[np.ndarray, "..."]
@@ -159,8 +160,17 @@ def _of_relu_basis(lagrangian: lg.ReLUBasis, shape: tuple[int, ...]) -> Growth:
 
 @growth.register(lg.FromActivation)
 def _of_activation(lagrangian: lg.FromActivation, shape: tuple[int, ...]) -> Growth:
-    # checked on an interval only, which says nothing about what happens far out
-    return Growth(convex=lagrangian.promised and lagrangian.convex)
+    # that it increases was checked on an interval, which says nothing about what happens far out, unless promised
+    if not (lagrangian.promised and lagrangian.convex):
+        return Growth(convex=False)
+    sides = [far_out(lagrangian.activation, shape, side) for side in (-1.0, 1.0)]
+    low, high = (side.end for side in sides)
+    return Growth(
+        (sides[0].rate, sides[1].rate),
+        (sides[0].coefficient, sides[1].coefficient),
+        (low, high),
+        asymptotic=all(side.known for side in sides),
+    )
 
 
 @growth.register(lg.Grouped)

@@ -1,19 +1,24 @@
 """A network in the form that the proofs are about: neurons with growing or bounded activations, and monomials.
 
 Up to what is bounded, `E(g) = sum_i c_i |g_i|^p_i + <linear, g> - sum_terms sum W g_1 ... g_k` over the range of the
-activations. A memory `-L_h(Xi g) = min_h L_h*(h) - <h, Xi g>` is a bilinear term with a virtual layer of its own.
+activations. A memory `-L_h(Xi g) = min_h L_h*(h) - <h, Xi g>` is a bilinear term with a virtual layer of its own; a
+function of one's own whose program is that of a quadratic form is the terms of that.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .._network import HAM
-from ..lagrangians import AbstractLagrangian
+from ..lagrangians import AbstractLagrangian, FromActivation
 from ..synapses import Bias, Dense, Memory
+from ._bounds import Bounds
+from ._functions import Form, least_value, quadratic_form
 from ._growth import Growth, growth
+from ._wide import double_precision, widened
 
 
 @final
@@ -25,6 +30,8 @@ class Block(NamedTuple):
     """
 
     name: str
+    lagrangian: AbstractLagrangian
+    shape: tuple[int, ...]
     start: int
     rate: Float[np.ndarray, "2 n"]
     coefficient: Float[np.ndarray, "2 n"]
@@ -56,19 +63,33 @@ class Block(NamedTuple):
 
 @final
 class Term(NamedTuple):
-    """`-sum W g_1 ... g_k`: the numbers of the blocks, the weight, and the label of the connection."""
+    """`-sum W g_1 ... g_k`: the numbers of the blocks, the weight, the label of the connection, and the largest error
+    of an entry of the weight."""
 
     members: tuple[int, ...]
     weight: Float[np.ndarray, "..."]
     label: str
+    error: float = 0.0
+
+
+@final
+class Function(NamedTuple):
+    """A function of one's own that is no quadratic form: the numbers of the blocks, the function in double precision,
+    and a bound of it from below."""
+
+    members: tuple[int, ...]
+    call: Callable[..., Any]
+    least: float
 
 
 @final
 class Normal(NamedTuple):
-    """Blocks, terms of two or more factors, and what no rule is known for: why, by label of the connection."""
+    """Blocks, terms of two or more factors, functions by the label of their connection, and what no rule is known for:
+    why, by label of the connection."""
 
     blocks: tuple[Block, ...]
     terms: tuple[Term, ...]
+    functions: dict[str, Function]
     unknown: dict[str, str]
 
     @property
@@ -93,7 +114,7 @@ class Normal(NamedTuple):
     @property
     def asymptotic(self) -> bool:
         """Whether the growth of every block is known."""
-        return not self.doubts and all(block.asymptotic for block in self.blocks)
+        return not any(block.doubt for block in self.blocks) and all(block.asymptotic for block in self.blocks)
 
 
 def normal_form(network: HAM, doubts: dict[str, str]) -> Normal:
@@ -104,27 +125,66 @@ def normal_form(network: HAM, doubts: dict[str, str]) -> Normal:
         linear = np.zeros(layer.shape) if layer.bias is None else np.asarray(layer.bias, np.float64)
         blocks.append(_block(name, blocks, layer.lagrangian, layer.shape, linear, doubts.get(name, "")))
     terms: list[Term] = []
+    functions: dict[str, Function] = {}
     unknown: dict[str, str] = {}
     for (members, synapse_name), label in zip(network.connections, network.connection_labels(), strict=True):
         synapse: Any = network.synapses[synapse_name]
-        places = [network.names.index(name) for name in members]
+        places = tuple(network.names.index(name) for name in members)
+        first = network.names.index(members[0])
         if isinstance(synapse, Dense) and len(places) > 1:
-            terms.append(Term(tuple(places), np.asarray(synapse.weight, np.float64), label))
+            terms.append(Term(places, np.asarray(synapse.weight, np.float64), label))
         elif isinstance(synapse, (Dense, Bias)):
             current = np.asarray(synapse.weight if isinstance(synapse, Dense) else synapse.bias, np.float64)
             spread = (
                 np.broadcast_to(current, network.layers[members[0]].shape) if isinstance(synapse, Bias) else current
             )
-            blocks[places[0]] = blocks[places[0]]._replace(linear=blocks[places[0]].linear - spread.ravel())
+            _add_linear(blocks, first, -spread.ravel())
         elif isinstance(synapse, Memory):
             patterns = np.asarray(synapse.patterns, np.float64)
             flat, hidden = patterns.reshape(len(patterns), -1), (len(patterns),)
             name, zero = f"hidden layer of {label}", np.zeros(hidden)
             blocks.append(_block(name, blocks, synapse.lagrangian, hidden, zero, doubts.get(label, ""), virtual=True))
-            terms.append(Term((places[0], len(blocks) - 1), flat.T, label))
+            terms.append(Term((first, len(blocks) - 1), flat.T, label))
         else:
-            unknown[label] = f"no rule is known for the synapse {synapse_name!r}, a {type(synapse).__name__}"
-    return Normal(tuple(blocks), tuple(terms), unknown)
+            form, function = _read(network, synapse_name, [blocks[k] for k in places])
+            if form is not None:
+                terms += _terms_of(form, blocks, places, label)
+                continue
+            functions[label] = function._replace(members=places)
+            if function.least == -np.inf:
+                unknown[label] = f"no rule is known for the synapse {synapse_name!r}, a {type(synapse).__name__}"
+    return Normal(tuple(blocks), tuple(terms), functions, unknown)
+
+
+def _add_linear(blocks: list[Block], place: int, slope: Float[np.ndarray, "n"]) -> None:
+    blocks[place] = blocks[place]._replace(linear=blocks[place].linear + slope)
+
+
+def _read(network: HAM, name: str, members: Sequence[Block]) -> tuple[Form | None, Function]:
+    """What is known of a function of one's own."""
+    with double_precision():
+        call = widened(network).synapses[name]
+        try:
+            form = quadratic_form(call, [block.shape for block in members])
+            ranges = [Bounds(block.low.reshape(block.shape), block.high.reshape(block.shape)) for block in members]
+            least = least_value(call, ranges) if form is None else -np.inf
+        except (TypeError, ValueError):  # it cannot be evaluated in double precision
+            form, least = None, -np.inf
+    return form, Function((), call, least)
+
+
+def _terms_of(form: Form, blocks: list[Block], places: Sequence[int], label: str) -> list[Term]:
+    """`<linear, g> + g^T H g / 2` as linear parts of blocks, and terms of two factors."""
+    ends = np.cumsum([0, *(blocks[k].size for k in places)])
+    parts = [slice(a, b) for a, b in itertools.pairwise(ends)]
+    terms = []
+    for i, mine in enumerate(parts):
+        _add_linear(blocks, places[i], form.linear[mine])
+        for j in range(i, len(parts)):
+            weight = -form.square[mine, parts[j]] / (2 if i == j else 1)
+            if np.any(weight != 0):
+                terms.append(Term((places[i], places[j]), weight, label, form.error))
+    return terms
 
 
 def _block(
@@ -141,7 +201,8 @@ def _block(
     if not isinstance(known, Growth):
         raise TypeError(f"certify: `growth` of {type(lagrangian).__name__} must give a Growth, got {known!r}.")
     if not doubt and not known.convex:
-        doubt = f"{type(lagrangian).__name__} of {name!r} is not known to be convex"
+        promise = " (`convex=True` promises it)" if isinstance(lagrangian, FromActivation) else ""
+        doubt = f"{type(lagrangian).__name__} of {name!r} is not known to be convex{promise}"
 
     def pair(values: tuple[Any, Any]) -> Float[np.ndarray, "2 n"]:
         return np.stack([np.broadcast_to(np.asarray(v, np.float64), shape).ravel() for v in values])
@@ -156,6 +217,8 @@ def _block(
         raise ValueError(f"{owner} `ends` of which the lower is not above the upper, got {known.ends}.")
     return Block(
         name=name,
+        lagrangian=lagrangian,
+        shape=shape,
         start=sum(block.size for block in before),
         rate=rate,
         coefficient=coefficient,

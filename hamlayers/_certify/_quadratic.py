@@ -8,13 +8,13 @@ the corners of their range decide.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from typing import NamedTuple, final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ._critical import Least, Matrix, least_on_cone, null_space, slack
+from ._critical import Least, Matrix, least_on_cone, slack
+from ._exact import decide_exactly
 from ._monomials import TIE, Fall
 from ._normal import Block, Normal
 
@@ -24,18 +24,21 @@ LARGEST = 3000
 """The most neurons of which a form is decomposed; of more than `LARGE` only where a cheaper bound fails."""
 
 CORNERS = 256
-EXACT = 24
 ORTHANTS = 6
 
 
 @final
 class Quadratic(NamedTuple):
-    """`bounded` is `None` if undecided; `directions` of `u` and of the bounded neurons held, where `Q` may be < 0."""
+    """`bounded` is `None` if undecided; `directions` of `u` and of the bounded neurons held, where `Q` may be < 0.
+
+    `proven` ones were found in exact arithmetic: along them the energy falls, though `Q` is 0.
+    """
 
     bounded: bool | None
     reason: str
     margin: float | None = None
     directions: tuple[tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]], ...] = ()
+    proven: bool = False
 
 
 @final
@@ -69,26 +72,37 @@ def decide_quadratic(normal: Normal, found: Sequence[Fall], random: np.random.Ge
     corners = list(itertools.islice(_corners(normal, found), CORNERS + 1))
     if len(corners) > CORNERS:
         return Quadratic(None, "the couplings depend on bounded activations whose range has too many corners.")
-    least, highest, directions, tied = np.inf, np.inf, [], False
-    for held in corners:
-        couplings = _couplings(normal, cone, held)
-        for orthant in _orthants(cone, couplings):
-            result = _decide_corner(orthant, couplings, random)
-            least, highest = min(least, result.lower), min(highest, result.upper)
-            u = np.zeros(normal.size)
-            u[cone.neurons] = result.direction
-            if result.upper < 0:
-                directions.append((u, held))
-            tied |= result.lower <= 0 <= result.upper
+    least, highest, directions, guesses = np.inf, np.inf, [], []
+    error = cone.neurons.size * sum(term.error for term in normal.terms)
+    for held, orthant, couplings in _cases(normal, cone, corners):
+        result = _decide_corner(orthant, couplings, error, random)
+        least, highest = min(least, result.lower), min(highest, result.upper)
+        u = np.zeros(normal.size)
+        u[cone.neurons] = result.direction
+        if result.upper < 0:
+            directions.append((u, held))
+        elif result.lower <= 0:
+            guesses.append((u, held))
     if directions:
         return Quadratic(False, "the quadratic form of the couplings is negative in a direction.", None, (*directions,))
-    if not tied:
+    if not guesses:
         return Quadratic(True, "the quadratic form of the couplings is positive.", float(least))
     decided = _exactly(normal, cone)
     if decided.bounded is None and highest > 0:
         some = f"of its {cone.neurons.size} neurons, {int(np.sum(~cone.free))} are one-sided, too many to be enumerated"
         return Quadratic(None, f"the sign of the quadratic form of the couplings is not known: {some}.")
-    return decided
+    # what is lost in the rounding of the largest couplings may still be proven
+    return decided if decided.bounded is not None else decided._replace(directions=(*guesses,))
+
+
+def _cases(
+    normal: Normal, cone: _Cone, corners: Sequence[Float[np.ndarray, "N"]]
+) -> Iterator[tuple[Float[np.ndarray, "N"], _Cone, Matrix]]:
+    """The corners, each with the parts of the cone and its couplings."""
+    for held in corners:
+        couplings = _couplings(normal, cone, held)
+        for orthant in _orthants(cone, couplings):
+            yield held, orthant, couplings
 
 
 def _cone_of(normal: Normal, found: Sequence[Fall]) -> _Cone:
@@ -164,20 +178,21 @@ def _orthants(cone: _Cone, couplings: Matrix) -> Iterator[_Cone]:
         yield cone._replace(signs=signs, free=free)
 
 
-def _decide_corner(cone: _Cone, couplings: Matrix, random: np.random.Generator) -> Least:
-    """Bounds of the form, relative to what holds each neuron, of which 0 stands for what rounding leaves open."""
+def _decide_corner(cone: _Cone, couplings: Matrix, error: float, random: np.random.Generator) -> Least:
+    """Bounds of the form, relative to what holds each neuron, of which 0 stands for what rounding leaves open, given
+    the largest error of an eigenvalue of the couplings."""
     flipped = couplings * cone.signs[:, None] * cone.signs[None, :]
     matrix = np.diag(cone.powers) - flipped
     own = np.where(cone.powers > 0, cone.powers, np.maximum(np.diag(matrix), 0))
     scale = 1 / np.sqrt(np.where(own > 0, own, 1))
     scaled = matrix * scale[:, None] * scale[None, :]
     found = least_on_cone((scaled + scaled.T) / 2, cone.free, random)
-    u, tolerance = found.direction * scale, slack(scaled)
+    u, tolerance = found.direction * scale, slack(scaled) + error * float(np.max(scale)) ** 2
     # with the coefficients of the sides on which it lies, which may be larger than those of the matrix
     sides = np.where(u * cone.signs >= 0, cone.sides[1], cone.sides[0])
     form = float(np.sum(sides * u**2) - u @ flipped @ u)
     upper = form if abs(form) > tolerance else 0.0
-    lower = found.lower if found.lower > tolerance else min(found.lower, 0.0)
+    lower = found.lower - tolerance if found.lower > tolerance else min(found.lower, 0.0)
     return Least(lower, upper, u * cone.signs)
 
 
@@ -210,83 +225,14 @@ def _by_norm(normal: Normal, cone: _Cone) -> Quadratic:
     return Quadratic(None, f"the quadratic form has {cone.neurons.size} neurons, too many to be decomposed.")
 
 
-# --- exactly critical -------------------------------------------------------------------------------------------------
-
-
 def _exactly(normal: Normal, cone: _Cone) -> Quadratic:
     """A form that is zero in some direction, where that can be decided without rounding and the rest is linear."""
-    open_end = Quadratic(None, "the quadratic form of the couplings is zero, up to rounding, in some direction.")
-    if not _is_pure(normal, cone) or cone.neurons.size > EXACT or cone.uneven.size:
-        return open_end
-    matrix, linear = _exact_form(normal, cone)
-    basis = null_space(matrix)
-    if basis is None:
-        return open_end
-    falling = [_along(z, linear, cone) for z in basis]
-    directions = []
-    for slope, z in falling:
-        if slope is not None and slope < 0:
-            u = np.zeros(normal.size)
-            u[cone.neurons] = [float(a) for a in z]
-            directions.append((u, np.zeros(normal.size)))
-    if directions:
-        reason = "the quadratic form is zero in a direction along which a bias falls."
-        return Quadratic(False, reason, None, (*directions,))
-    # a combination of null vectors that share no neuron is in the cone only if each of them is
-    apart = all(sum(z[k] != 0 for z in basis) <= 1 for k in range(len(matrix)))
-    if apart or all(slope == 0 for slope, _ in falling) or _pushes_back(linear, cone):
-        return Quadratic(True, "the quadratic form is zero in a direction along which nothing else falls.", 0.0)
-    return open_end
-
-
-def _is_pure(normal: Normal, cone: _Cone) -> bool:
-    """Whether the energy of the cone's neurons is exactly quadratic and linear, and they are coupled to no others."""
-    inside = np.zeros(normal.size, bool)
-    inside[cone.neurons] = True
-    for block in normal.blocks:
-        mine = inside[block.neurons]
-        if np.any(mine) and not (block.pure and np.all(cone.powers == 0.5)):
-            return False
-    for term in normal.terms:
-        masks = [inside[normal.blocks[k].neurons] for k in term.members]
-        used = np.argwhere(term.weight != 0)
-        touched = np.stack([mask[used[:, k]] for k, mask in enumerate(masks)], axis=1)
-        if np.any(np.any(touched, axis=1) & ~(np.all(touched, axis=1) & (term.weight.ndim == 2))):
-            return False
-    return True
-
-
-def _exact_form(normal: Normal, cone: _Cone) -> tuple[list[list[Fraction]], list[Fraction]]:
-    """The matrix of the form and its linear part, in the signs of the cone."""
-    n, half = cone.neurons.size, Fraction(1, 2)
-    place = {int(neuron): k for k, neuron in enumerate(cone.neurons)}
-    signs = [int(sign) for sign in cone.signs]
-    matrix = [[half if i == j else Fraction(0) for j in range(n)] for i in range(n)]
-    for term in normal.terms:
-        if term.weight.ndim == 2:
-            a, b = (normal.blocks[k].start for k in term.members)
-            for row, column in np.argwhere(term.weight != 0).tolist():
-                if a + row in place and b + column in place:
-                    i, j = place[a + row], place[b + column]
-                    part = Fraction(float(term.weight[row, column])) * signs[i] * signs[j] / 2
-                    matrix[i][j] -= part
-                    matrix[j][i] -= part
-    linear = normal.over_neurons("linear")[cone.neurons]
-    return matrix, [Fraction(float(a)) * sign for a, sign in zip(linear, signs, strict=True)]
-
-
-def _along(z: Sequence[Fraction], linear: Sequence[Fraction], cone: _Cone) -> tuple[Fraction | None, list[Fraction]]:
-    """The slope of the linear part along a null vector, turned so that it falls, if the cone holds it; in own signs."""
-    slope = sum((a * b for a, b in zip(z, linear, strict=True)), Fraction(0))
-    one_sided = [a for a, free in zip(z, cone.free, strict=True) if not free]
-    ways = [way for way in (1, -1) if all(way * a >= 0 for a in one_sided)]
-    best = min(ways, key=lambda way: way * slope, default=0)
-    turned = [best * a * int(sign) for a, sign in zip(z, cone.signs, strict=True)]
-    if slope == 0:
-        return slope, turned
-    return (best * slope if ways and best * slope < 0 else None), turned
-
-
-def _pushes_back(linear: Sequence[Fraction], cone: _Cone) -> bool:
-    """Whether the linear part is nowhere negative on the cone."""
-    return all(a == 0 if free else a >= 0 for a, free in zip(linear, cone.free, strict=True))
+    held = np.all(cone.powers == 0.5) and not cone.uneven.size
+    found = decide_exactly(normal, cone.neurons, cone.signs, cone.free) if held else None
+    if found is None:
+        return Quadratic(None, "the quadratic form of the couplings is zero, up to rounding, in some direction.")
+    if found.falling:
+        reason = "the quadratic form is zero in a direction along which the linear part falls."
+        held_at = np.zeros(normal.size)
+        return Quadratic(False, reason, None, tuple((u, held_at) for u in found.falling), proven=True)
+    return Quadratic(True, "the quadratic form is zero in a direction along which nothing else falls.", 0.0)

@@ -14,8 +14,6 @@ from jaxtyping import Array, Float
 from .._network import HAM, activations_of, drive_of, energy_of
 
 
-ROUNDING = 64 * float(np.finfo(np.float64).eps)
-
 States = dict[str, Float[np.ndarray, "..."]]
 """States by layer, stacked on a first axis."""
 
@@ -41,12 +39,6 @@ def widened(network: HAM) -> HAM:
 def energies(network: HAM, states: States) -> Float[np.ndarray, "s"]:
     """The energies of stacked states, of a widened network."""
     return np.asarray(_energies(network, _on_device(states)), np.float64)
-
-
-def highest(network: HAM, state: States) -> float:
-    """The energy of one state of a widened network, plus what rounding its terms may have taken from it."""
-    energy, size = _energy_and_size(network, _on_device(state))
-    return float(energy) + ROUNDING * float(size)
 
 
 def swept(network: HAM, states: States) -> States:
@@ -79,12 +71,6 @@ def _on_device(states: States) -> dict[str, Float[Array, "..."]]:
 @eqx.filter_jit
 def _energies(network: HAM, states: dict[str, Any]) -> Any:
     return jax.vmap(lambda state: energy_of(network, state))(states)
-
-
-@eqx.filter_jit
-def _energy_and_size(network: HAM, state: dict[str, Any]) -> Any:
-    terms = jnp.stack(jax.tree.leaves(network.energy_terms(state)))
-    return energy_of(network, state), jnp.sum(jnp.abs(terms))
 
 
 @eqx.filter_jit
