@@ -185,7 +185,7 @@ LAGRANGIANS: dict[str, tuple[str, Callable[[], Any]]] = {
         "energy gradient",
         lambda: _with(energy=lambda s, x: jax.lax.stop_gradient(jnp.sum(x * s.activation(x)) - s(x))),
     ),
-    "spline that falls": ("curvature", lambda: _elementwise(_wiggling_integral, _wiggling)),
+    "spline that falls": ("convexity", lambda: _elementwise(_wiggling_integral, _wiggling)),
     "non-convex cubic": ("convexity", lambda: _elementwise(lambda x: x**3 / 3, lambda x: x**2)),
     "activation with a wrong custom derivative": ("second derivatives", lambda: _with(activation=_frozen_slope)),
     "value with a stopped second derivative (hamux: Hessian 0)": (
@@ -587,7 +587,7 @@ def _stopped(*names: str) -> Any:
 
 
 def _broken_batches(network: Any, state: Any, **options: Any) -> Any:
-    """The first of a batch for all of it."""
+    """A derivative that is half of what it should be for all but the first of a batch."""
 
     @jax.custom_batching.custom_vmap
     def weigh(x: jax.Array) -> jax.Array:
@@ -597,8 +597,16 @@ def _broken_batches(network: Any, state: Any, **options: Any) -> Any:
     def _(size: int, batched: Any, x: jax.Array) -> Any:
         return jnp.stack([x[0], *(0.5 * x[1:])]) if batched[0] else x, batched[0]
 
+    @jax.custom_jvp
+    def passed(x: jax.Array) -> jax.Array:
+        return x
+
+    @passed.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        return primals[0], weigh(jnp.ones_like(primals[0]) + 0 * primals[0]) * tangents[0]
+
     settled = hl.settle(network, state, **options)
-    return eqx.tree_at(lambda s: s.state, settled, jax.tree.map(weigh, settled.state))
+    return eqx.tree_at(lambda s: s.state, settled, jax.tree.map(passed, settled.state))
 
 
 GRADIENTS: dict[str, tuple[str, Any]] = {

@@ -1,5 +1,6 @@
 """The laws of a settled state's derivative: that of finite differences, whatever it is taken by and in."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -64,7 +65,7 @@ def check_gradients(
         zeros = {name: jnp.zeros(layer.shape) for name, layer in exact.layers.items()}
         paths = _leaves((exact, zeros, zeros))[0]
         count = min(example_count(None), EXAMPLES) if examples is None else examples
-        drawn = _examples(exact, len(paths), count, seed)
+        drawn = _examples(exact, paths, count, seed)
         inspect(owner, drawn, _judge(owner, exact, settle, paths), context=f"network = {network!r}")
 
 
@@ -77,28 +78,41 @@ def _leaves(params: Any) -> tuple[list[str], list[Any], Callable[[list[Any]], An
     return names, [leaf for _, leaf in found], lambda leaves: eqx.combine(structure.unflatten(leaves), statics)
 
 
-def _examples(network: HAM, leaves: int, count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Each of another array, and of states of small numbers. (To shrink them would compile dozens of programs.)"""
+def _examples(network: HAM, paths: list[str], count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Each of another array, of the network, the inputs and the held states in turn, and of states of small numbers.
+
+    (To shrink them would compile dozens of programs.)
+    """
     random = np.random.default_rng(seed)
-    order = random.permutation(leaves)
+    order = _in_turn(random.permutation(len(paths)), paths)
     for i in range(count):
-        held = [name for name in network.names if random.random() < 0.2]
+        leaf = order[i % len(order)]
+        held = {name for name in network.names if random.random() < 0.2}
+        # The start of a layer that is not held has no derivative, and an input to one that is has none.
+        held |= {name for name in network.names if paths[leaf] == f"state[{name!r}]"}
+        held -= {name for name in network.names if paths[leaf] == f"inputs[{name!r}]"}
         free = [name for name in network.names if name not in held]
         if not free:
-            held, free = [], list(network.names)
+            held, free = set(), list(network.names)
         shapes = {name: network.layers[name].shape for name in network.names}
         yield {
-            "leaf": int(order[i % leaves]),
+            "leaf": leaf,
             "of": str(random.choice(free)),
-            "held": held,
+            "held": sorted(held),
             "x": {name: random.integers(-16, 17, shape) / 8 for name, shape in shapes.items()},
             "key": i,
         }
 
 
+def _in_turn(order: Any, paths: list[str]) -> list[int]:
+    """The arrays in that order, but one of the network, one of the inputs and one of the states by turns."""
+    kinds = [[int(leaf) for leaf in order if paths[leaf].startswith(kind)] for kind in ("network", "inputs", "state")]
+    return [leaf for turn in itertools.zip_longest(*kinds) for leaf in turn if leaf is not None]
+
+
 def _judge(owner: str, network: HAM, settle: Solver, paths: list[str]) -> Callable[[Any], Iterator[Comparison]]:
     def judge(example: Any) -> Iterator[Comparison]:
-        leaf, of, held = example["leaf"], example["of"], tuple(sorted(example["held"]))
+        leaf, of, held = example["leaf"], example["of"], tuple(example["held"])
         program = compiled(owner, "settle: modes", _facts(settle, leaf, of, held))
         state = {name: jnp.asarray(example["x"][name]) for name in network.names}
         inputs = {name: jnp.zeros(x.shape) for name, x in state.items()}
