@@ -120,6 +120,54 @@ def test_a_loss_that_logs_while_it_runs_is_the_same(tmp_path: Any) -> None:
     assert len(logged) == 8
 
 
+class Doubling:
+    """A loss that changes its weight in itself when it is traced; from then on it is another's beginning."""
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def __call__(self, model: Any, batch: Any, key: Any) -> Any:
+        value = self.weight * jnp.sum(model)
+        self.weight = 2.0
+        return value
+
+    def named(self, model: Any, batch: Any, key: Any) -> Any:
+        return self(model, batch, key)
+
+
+class Held(eqx.Module):
+    within: Doubling = eqx.field(static=True)
+
+    def __call__(self, model: Any, batch: Any, key: Any) -> Any:
+        return self.within(model, batch, key)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda loss: loss, lambda loss: loss.named, Held, lambda loss: lambda *given: loss(*given), functools.partial],
+    ids=["object", "method", "module", "closure", "partial"],
+)
+def test_what_one_loss_has_become_is_what_another_may_begin_as(wrap: Any) -> None:
+    model = jnp.ones(1)
+    for weight in (1.0, 2.0, 4.0, 1.0, 2.0):
+        assert training.evaluate(model, wrap(Doubling(weight)), DATA)["loss"] == weight
+        step, state = training.make_step(wrap(Doubling(weight)), STILL), training.start(model, STILL)
+        assert float(step(state, DATA, KEY)[1][0]) == weight
+    found = [
+        training.evaluate(model, lambda *given: jnp.sum(model), DATA, metrics={"m": wrap(Doubling(w))})
+        for w in (1.0, 2.0)
+    ]
+    assert [means["m"] for means in found] == [1.0, 2.0]
+
+
+def test_a_method_that_counts_is_compiled_once_though_it_is_made_anew() -> None:
+    loss, counts = Counting(), []
+    for _ in range(2):
+        fit(loss.__call__, steps=6, log_every=2, callbacks=lambda event: None, validation=DATA)
+        counts.append(loss.traces)
+    assert counts[0] == counts[1]
+
+
 class Counting:
     """A loss that counts how often it is traced, in itself: that is no change of the loss."""
 

@@ -230,6 +230,36 @@ def test_without_leave_or_beyond_it_nan_ends_the_run() -> None:
     assert bool(jnp.all(jnp.isfinite(found.value.result.model)))
 
 
+class Nearest(training.AbstractConstraint):
+    """One of a user's own, which makes numbers of everything."""
+
+    def project(self, value: Any) -> Any:
+        return jnp.nan_to_num(value)
+
+
+@pytest.mark.parametrize("constraint", [training.UnitNorm(), training.Box(-1, 1), Nearest()], ids=repr)
+def test_a_projection_hides_nothing_that_is_not_finite(constraint: Any) -> None:
+    constrain: Any = {lambda m: m: constraint}
+    forgiving = optax.apply_if_finite(optax.sgd(0.1), 2)
+    found = fit(START, square, forgiving, steps=6, data=Loader(), constrain=constrain).model
+    expected = constraint.project(START)
+    for _ in range(5):
+        expected = constraint.project(expected - 0.2 / 3 * (expected - 1))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    with pytest.raises(training.TrainingError, match="no longer leaves out what is not finite: at step 5"):
+        fit(START, square, forgiving, steps=6, data=Loader(bad=(2, 3, 4, 5)), constrain=constrain)
+    step = training.make_step(square, optax.sgd(0.1))
+    after, _ = step(training.start(START, optax.sgd(0.1), constrain=constrain), jnp.nan * DATA, KEY)
+    assert bool(jnp.all(jnp.isnan(after.model)))
+    far = training.make_step(lambda model, batch, key: jnp.sum(model), optax.scale(-jnp.inf))
+    after, _ = far(training.start(START, optax.scale(-jnp.inf), constrain=constrain), DATA, KEY)
+    assert bool(jnp.all(after.model == -jnp.inf))
+    for bad in (jnp.nan, jnp.inf):
+        begun = training.start(START.at[1].set(bad), optax.sgd(0.1), constrain=constrain)
+        np.testing.assert_array_equal(begun.model, START.at[1].set(bad))
+    assert bool(jnp.all(jnp.isnan(training.UnitNorm().project(START.at[1].set(jnp.nan)))))
+
+
 def test_lookahead_trains_the_fast_parameters_and_can_return_the_slow_ones() -> None:
     optimizer = optax.lookahead(optax.sgd(0.1), 2, 0.5)
     expected: Any = optax.LookaheadParams.init_synced(START)

@@ -36,7 +36,7 @@ class AbstractConstraint(eqx.Module):
 class UnitNorm(AbstractConstraint):
     """Euclidean norm 1 along an axis, as of the atoms of a dictionary: `sum_axis w^2 = 1`.
 
-    What is all zeros, which no direction is nearest to, becomes equal numbers.
+    What is all zeros, which no direction is nearest to, becomes equal numbers. NaN stays NaN.
 
     **Arguments:**
 
@@ -55,7 +55,8 @@ class UnitNorm(AbstractConstraint):
         """`w / |w|`."""
         wide = value.astype(jnp.float32 if value.dtype.itemsize < 4 else value.dtype)
         largest = jnp.max(jnp.abs(wide), axis=self.axis, keepdims=True)
-        safe = jnp.where(largest > 0, wide / jnp.where(largest > 0, largest, 1), 1)
+        zero = largest == 0  # not `largest > 0`, which is false of NaN
+        safe = jnp.where(zero, 1, wide / jnp.where(zero, 1, largest))
         return (safe / jnp.sqrt(jnp.sum(jnp.square(safe), axis=self.axis, keepdims=True))).astype(value.dtype)
 
 
@@ -123,10 +124,15 @@ def projections_of(
 
 
 def project(params: PyTree, projections: tuple[Projection, ...]) -> PyTree:
-    """The parameters, each where it is allowed to be."""
+    """The parameters, each where it is allowed to be.
+
+    One that is not all finite is left alone: a projection might make numbers of what is wrong, and so hide it.
+    """
     leaves, structure = jax.tree.flatten(params)
     for projection in projections:
-        leaves[projection.place] = projection.constraint.project(leaves[projection.place])
+        leaf = leaves[projection.place]
+        projected = projection.constraint.project(leaf)
+        leaves[projection.place] = jnp.where(jnp.all(jnp.isfinite(leaf)), projected, leaf)
     return jax.tree.unflatten(structure, leaves)
 
 

@@ -79,7 +79,7 @@ def fit(
         is a terminal.
     - `constrain`: constraints by functions of the model that return the parts they are on, restored after every step:
         `{lambda model: model.synapses["dictionary"].weight: training.UnitNorm(axis=0)}`. The model is moved to where
-        they hold before the first step.
+        they hold before the first step. A parameter that is not all finite is not moved, so that the error is seen.
     - `averaged`: a function `averaged(opt_state, params)` of the optimiser's state and the parameters that returns the
         parameters to validate, to hand to callbacks and to return: `optax.contrib.schedule_free_eval_params`; for
         `optax.lookahead`, `lambda state, params: state.slow`. Default: those that are trained.

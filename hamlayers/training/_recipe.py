@@ -1,9 +1,10 @@
 """What a program is compiled for: all of some trees that is no array, as it is when the program is called."""
 
-import functools
+import types
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import equinox as eqx
 import jax
@@ -17,6 +18,9 @@ from ._fingerprint import Fingerprint
 Leaves = list[Array]
 """The arrays of a tree, flattened once, so that no call has to."""
 
+Past: TypeAlias = dict[Fingerprint, Fingerprint]
+"""By the fingerprint that an object has given itself last, the one that it had before it first changed itself."""
+
 
 @final
 class Recipe:
@@ -27,18 +31,19 @@ class Recipe:
     long as the program.)
 
     A function may change what it holds while it is traced or run, by counting its calls, say. It is then still the one
-    that the program was made for.
+    that the program was made for; another object that begins in that later state is not.
 
     **Attributes:**
 
     - `first`: the fingerprints of the trees before they changed themselves.
+    - `pasts`: what is known of how each of the trees changed itself.
     """
 
-    def __init__(self, structure: Any, rest: PyTree, constants: Leaves):
-        self._structure = structure
+    def __init__(self, structure: Any, rest: PyTree, constants: Leaves, pasts: tuple[Past, ...]):
+        self._structure, self.pasts = structure, pasts
         self._rest, self._rest_structure = jax.tree.flatten(rest)
         found = self._look(self._trees(constants))
-        self.first = tuple(map(_first, found))
+        self.first = self._first(found)
         self._alone = not all(fingerprint.complete for fingerprint in found)
 
     def __hash__(self) -> int:
@@ -58,14 +63,24 @@ class Recipe:
         """The trees again, with these arrays, to be called while a program is traced."""
         trees = self._trees(constants)
         before = self._look(trees)
-        if tuple(map(_first, before)) != self.first:
+        if self._first(before) != self.first:
             self._alone = True  # changed since it was read: the program is for this run only
         yield trees
-        _keep(before, self._look(trees))
+        self._keep(before, self._look(trees))
 
     def own_changes(self, constants: Leaves) -> None:
         """Take what has changed since it was read for the doing of the functions, which alone have run since."""
-        _keep(self.first, self._look(self._trees(constants)))
+        self._keep(self.first, self._look(self._trees(constants)))
+
+    def _first(self, found: tuple[Fingerprint, ...]) -> tuple[Fingerprint, ...]:
+        return tuple(past.get(one, one) for past, one in zip(self.pasts, found, strict=True))
+
+    def _keep(self, before: tuple[Fingerprint, ...], after: tuple[Fingerprint, ...]) -> None:
+        for past, one, other in zip(self.pasts, before, after, strict=True):
+            if other != one:
+                first = past.get(one, one)
+                past.clear()
+                past[other] = first
 
     def _trees(self, constants: Leaves) -> Any:
         arrays = jax.tree.unflatten(self._structure, constants)
@@ -83,23 +98,36 @@ def recipe_of(*trees: PyTree, before: Recipe | None = None) -> tuple[Recipe, Lea
     """
     arrays, rest = eqx.partition(trees, lambda leaf: isinstance(leaf, (jax.Array, np.ndarray)))
     constants, structure = jax.tree.flatten(arrays)
-    recipe = Recipe(structure, rest, constants)
+    recipe = Recipe(structure, rest, constants, tuple(map(_past_of, trees)) if before is None else before.pasts)
     if before is not None and before.made_like(recipe):
         recipe = before
     return recipe, [jnp.asarray(constant) for constant in constants]
 
 
-@functools.lru_cache(maxsize=256)
-def _family(fingerprint: Fingerprint) -> list[Fingerprint]:
-    """A cell for the fingerprint that a function had before it changed itself: its own unless another is put there."""
-    return [fingerprint]
+_pasts: dict[Any, tuple[list[weakref.ref], Past]] = {}
+"""The past of each object, as long as it lives."""
 
 
-def _first(fingerprint: Fingerprint) -> Fingerprint:
-    return _family(fingerprint)[0]
+def _past_of(tree: PyTree) -> Past:
+    """What is known of how an object has changed itself, which is of this one alone and of none that equals it.
+
+    Methods and containers are made anew where they are named: their parts tell which they are. What cannot be followed
+    has no past, and so shares no program with another call once it has changed.
+    """
+    parts, structure = jax.tree.flatten(tree, is_leaf=lambda node: not isinstance(node, (tuple, list, dict)))
+    things = [thing for part in parts for thing in _behind(part)]
+    which = (structure, *map(id, things))
+    if which in _pasts:
+        return _pasts[which][1]
+    past: Past = {}
+    try:
+        references = [weakref.ref(thing, lambda _: _pasts.pop(which, None)) for thing in things]
+    except TypeError:  # such as a number
+        return past
+    if references:
+        _pasts[which] = references, past
+    return past
 
 
-def _keep(before: tuple[Fingerprint, ...], after: tuple[Fingerprint, ...]) -> None:
-    for one, other in zip(before, after, strict=True):
-        if other != one:
-            _family(other)[0] = _first(one)
+def _behind(thing: Any) -> tuple[Any, ...]:
+    return (thing.__self__, thing.__func__) if isinstance(thing, types.MethodType) else (thing,)

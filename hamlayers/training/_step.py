@@ -85,7 +85,7 @@ def start(
     - `constrain`: as for [`fit`][hamlayers.training.fit].
 
     **Raises:** as [`partition`][hamlayers.training.partition]; `TypeError` for what is not an optimiser; `ValueError`
-    for a model that has one array in two places; both for constraints, as [`fit`][hamlayers.training.fit].
+    for `optax.MultiSteps` around `optax.lookahead` and for a model that has one array in two places; both for constraints, as [`fit`][hamlayers.training.fit].
     """
     return begin("start", model, optimizer, freeze, constrain)
 
@@ -105,6 +105,12 @@ def begin(
     chosen = as_optimizer(owner, optimizer)
     with _optax():
         opt_state = chosen.init(params)
+        if _has(_nodes(opt_state, optax.MultiStepsState), optax.LookaheadState):
+            raise ValueError(
+                f"{owner}: `optimizer` must not accumulate gradients around optax.lookahead, whose updates are of two "
+                "sets of parameters, got optax.MultiSteps(optax.lookahead(...)); take "
+                "optax.lookahead(optax.MultiSteps(...).gradient_transformation(), ...)."
+            )
         if _has(opt_state, optax.LookaheadState):
             opt_state = Lookahead(chosen.init(optax.LookaheadParams.init_synced(params)), params)
     strong = jax.tree.map(strongly_typed, opt_state)
@@ -115,13 +121,17 @@ def begin(
 def _optax() -> Iterator[None]:
     """optax mixes types, and warns of parameters that `lookahead` has not been given the way that it likes."""
     logger = logging.getLogger("absl")
-    before = logger.disabled
-    logger.disabled = True
+    logger.addFilter(_is_no_such_warning)
     try:
         with jax.numpy_dtype_promotion("standard"):
             yield
     finally:
-        logger.disabled = before
+        logger.removeFilter(_is_no_such_warning)
+
+
+def _is_no_such_warning(record: logging.LogRecord) -> bool:
+    """Whether to log it: all but that one warning."""
+    return "`params` has no attribute `fast`" not in record.getMessage()
 
 
 def make_step(
