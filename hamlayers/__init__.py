@@ -12,6 +12,9 @@ def __getattr__(name: str) -> _Any:
     So `import hamlayers` takes no time, and the command line can set itself up before anything that does. What the
     names are is written in `_public.py`, for type checkers too.
     """
+    if name == "__all__":  # of `from hamlayers import *`
+        _import_all()
+        return [known for known in globals() if not known.startswith("_")]
     if not name.startswith("_"):
         _import_all()
         if name in globals():

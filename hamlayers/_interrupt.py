@@ -54,9 +54,9 @@ class Watch:
     def told(self) -> str:
         """What there is to say of the files."""
         written = [path for path, stamp in self._before.items() if _stamp(path) != stamp]
-        if self._goes_on and any(_stamp(path) is not None for path in self._before):
-            return f"interrupted; the same command goes on from {', '.join(self._before)}"
-        return f"interrupted; {'written: ' + ', '.join(written) if written else 'nothing was written'}"
+        if not written:
+            return "interrupted; nothing was written"
+        return f"interrupted; {'the same command goes on from' if self._goes_on else 'written:'} {', '.join(written)}"
 
     def _wait(self, reader: socket.socket, writer: socket.socket, main: int) -> None:
         while signal.SIGINT not in reader.recv(64):
@@ -64,10 +64,9 @@ class Watch:
         flush = threading.Thread(target=_flush, daemon=True)  # which waits as long as nobody reads
         flush.start()
         flush.join(FLUSHING)
-        _let_write(main)
+        _let_write(main)  # which goes on meanwhile: so what there is to say is seen last, and said at once
         with contextlib.suppress(OSError):
             os.write(2, f"hamlayers: {self.told()}\n".encode())
-        _let_write(main)  # the main thread went on meanwhile; from here on it cannot
         os._exit(CODE)
 
 

@@ -221,6 +221,15 @@ def test_public_things_have_docstrings() -> None:
     _fail_on(sorted(set(found)), "public and without a docstring")
 
 
+def test_a_star_imports_all_that_is_public() -> None:
+    """Though none of it is imported before it is used."""
+    public = {name for name in vars(importlib.import_module("hamlayers._public")) if not name.startswith("_")}
+    fresh: dict[str, Any] = {}
+    exec("from hamlayers import *", fresh)
+    assert public <= set(fresh)
+    assert not [name for name in fresh if name.startswith("_") and name != "__builtins__"]
+
+
 def test_public_signatures_are_annotated() -> None:
     found = []
     for name, function in _public_functions():

@@ -101,3 +101,5 @@ def test_what_is_said_of_the_files(tmp_path: Path) -> None:
     assert watch.told() == "interrupted; nothing was written"
     (tmp_path / "table.csv").write_text("a row")
     assert watch.told() == f"interrupted; the same command goes on from {tmp_path / 'table.csv'}"
+    watch.expect([str(tmp_path / "table.csv")], goes_on=True)  # of an earlier run, perhaps with other options
+    assert watch.told() == "interrupted; nothing was written"

@@ -207,6 +207,17 @@ def test_half_precision() -> None:
         np.testing.assert_array_equal(half, full.astype(dtype))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_what_is_taken_for_rounding_of_a_kernel(dtype: str) -> None:
+    """Kernels of rank 3, rounded to the dtype, are accepted, however many points; one that is indefinite is not."""
+    for n in (4, 40):
+        x = np.random.default_rng(n).standard_normal((n, 3))
+        k, y = x @ x.T, jnp.ones(n, dtype)
+        kernels.gradient_descent(jnp.asarray(k, dtype), y)
+        with pytest.raises(ValueError, match="positive semidefinite"):
+            kernels.gradient_descent(jnp.asarray(k - 0.05 * np.linalg.norm(k, 2) * np.eye(n), dtype), y)
+
+
 # --- discrete steps and momentum ------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """What stays put and what is kept: weight decay, projections, shared parts, optimisers with parameters of their own."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -278,6 +279,34 @@ def test_lookahead_trains_the_fast_parameters_and_can_return_the_slow_ones() -> 
     for _ in range(5):
         state, _ = step(state, DATA, KEY)
     np.testing.assert_allclose(state.model, expected.fast, rtol=1e-6)
+
+
+def test_lookahead_goes_around_accumulated_gradients_and_not_within(caplog: Any) -> None:
+    within = optax.MultiSteps(optax.sgd(0.3), 2).gradient_transformation()
+    found = fit(START, square, optax.lookahead(within, 4, 0.5), steps=9, averaged=lambda state, params: state.slow)
+    fast = slow = np.asarray(START)
+    for step in range(1, 10):
+        if step % 2 == 0:
+            fast = fast - 0.3 * 2 / 3 * (fast - 1)
+        if step % 4 == 0:
+            fast = slow = slow + 0.5 * (fast - slow)
+    np.testing.assert_allclose(found.state.model, fast, rtol=1e-6)
+    np.testing.assert_allclose(found.model, slow, rtol=1e-6)
+    assert not caplog.records
+    around = optax.MultiSteps(optax.lookahead(optax.sgd(0.1), 2, 0.5), 2)
+    for call in (lambda: fit(START, square, around), lambda: training.start(START, around)):
+        with pytest.raises(ValueError, match="`optimizer` must not accumulate gradients around optax.lookahead"):
+            call()
+
+
+def test_warnings_of_an_optimiser_of_ones_own_are_heard(caplog: Any) -> None:
+    def init(params: Any) -> Any:
+        logging.getLogger("absl").warning("one's own")
+        return optax.EmptyState()
+
+    training.start(START, optax.GradientTransformation(init, optax.identity().update))
+    assert [record.message for record in caplog.records] == ["one's own"]
+    assert not logging.getLogger("absl").filters
 
 
 def test_averaged_parameters_are_validated_called_back_with_and_returned(tmp_path: Any) -> None:

@@ -58,30 +58,21 @@ _MAPPINGS = (dict, collections.OrderedDict, collections.defaultdict, types.Mappi
 
 @final
 class _Same:
-    """A thing compared by identity, and kept alive so that it stays its own; in another process it has its name."""
+    """A thing compared by identity, and kept alive so that it stays its own; in another process it has its name.
 
-    def __init__(self, thing: Any):
-        self.thing = thing
+    **Attributes:**
 
-    def __hash__(self) -> int:
-        return id(self.thing)
+    - `known`: whether that is all there is to it. If not, it could not be looked into.
+    """
 
-    def __eq__(self, other: Any) -> bool:
-        return isinstance(other, _Same) and self.thing is other.thing
-
-
-@final
-class _Unknown:
-    """A thing that could not be looked into."""
-
-    def __init__(self, thing: Any):
-        self.thing = thing
+    def __init__(self, thing: Any, *, known: bool = True):
+        self.thing, self.known = thing, known
 
     def __hash__(self) -> int:
         return id(self.thing)
 
     def __eq__(self, other: Any) -> bool:
-        return isinstance(other, _Unknown) and self.thing is other.thing
+        return isinstance(other, _Same) and self.thing is other.thing and self.known == other.known
 
 
 @final
@@ -107,9 +98,9 @@ class Fingerprint:
         try:
             parts = list(_Walk().several("things", things, traced))
         except RecursionError:
-            parts = [_Unknown(things)]
+            parts = [_Same(things, known=False)]
         self._parts: tuple[Any, ...] = tuple(parts)
-        self.complete = not any(isinstance(part, _Unknown) for part in parts)
+        self.complete = all(part.known for part in parts if isinstance(part, _Same))
         self._hash = hash(self._parts)
 
     def __hash__(self) -> int:
@@ -184,7 +175,7 @@ class _Walk:
         elif isinstance(thing, (*_VALUES, jax.Device)):
             yield thing
         elif self._count > _MOST:
-            yield _Unknown(thing)
+            yield _Same(thing, known=False)
         elif id(thing) in self._seen:
             yield f"again {self._seen[id(thing)][0]}"
         else:
@@ -195,13 +186,13 @@ class _Walk:
         if traced:
             return "array"
         if array.dtype == object or isinstance(array, np.ndarray) and type(array) is not np.ndarray:
-            return _Unknown(array)
+            return _Same(array, known=False)
         if isinstance(array, jax.Array) and array.size > _SMALL:
             return _Same(array)  # which cannot change, and would take long to go through
         try:
             return array_in_words(array)
         except Exception:  # traced, deleted, or on other hosts
-            return _Unknown(array)
+            return _Same(array, known=False)
 
     def _new(self, thing: Any, traced: bool) -> Iterator[Any]:
         kind = type(thing)
@@ -216,14 +207,14 @@ class _Walk:
                 yield from self._mapping(held, False)
         elif kind is types.BuiltinFunctionType:
             # bound to its module, or a method of an object that may change
-            yield _Same(thing) if isinstance(thing.__self__, (types.ModuleType, type)) else _Unknown(thing)
+            yield _Same(thing) if isinstance(thing.__self__, (types.ModuleType, type)) else _Same(thing, known=False)
         elif kind is _CACHED or kind.__module__.startswith("jaxlib") and isinstance(thing, jax.stages.Wrapped):
             yield _Same(thing)
             yield from self._one(getattr(thing, "__wrapped__", None), False)
         elif kind in (set, frozenset):
             known = all(type(item) in _PLAIN for item in thing)
             yield from self.several(kind.__name__, sorted(thing, key=repr) if known else [])
-            yield "" if known else _Unknown(thing)
+            yield "" if known else _Same(thing, known=False)
         elif kind in _ORDERED:
             yield from self.several(kind.__name__, thing, traced)
         elif kind in _MAPPINGS:
@@ -295,7 +286,7 @@ class _Walk:
         except Exception:
             reduced = ()
         if not isinstance(reduced, tuple) or len(reduced) < 3:
-            yield _Unknown(thing)
+            yield _Same(thing, known=False)
             return
         _, made, state, *contents = reduced
         yield from self.several("made", made)
@@ -352,7 +343,7 @@ def _in_words(part: Any) -> str:
     """A part as another process would name it."""
     if isinstance(part, str):
         return part
-    if isinstance(part, _Same):
+    if isinstance(part, _Same) and part.known:
         if isinstance(part.thing, jax.Array):
             return array_in_words(part.thing)
         name = getattr(part.thing, "__qualname__", None) or getattr(part.thing, "__name__", None)

@@ -92,9 +92,10 @@ def fit(
     finite (or, where `optax.apply_if_finite` or a `skip_state` of `optax.MultiSteps` leaves such gradients out, as soon
     as the parameters would not be), naming the step, and if a checkpoint cannot be written; the last good checkpoint
     stays. `TypeError` and `ValueError` for arguments that make no sense, empty data, arrays that do not fit each other,
-    a loss that does not return a scalar, a model that holds one trained array in two places, and a checkpoint of
-    another run; [`CheckpointError`][hamlayers.CheckpointError] for one that is damaged, of
-    another architecture or of a newer version; `OSError` for a folder that cannot be written to.
+    a loss that does not return a scalar, `optax.MultiSteps` around `optax.lookahead` (it belongs inside), a model that
+    holds one trained array in two places, and a checkpoint of another run;
+    [`CheckpointError`][hamlayers.CheckpointError] for one that is damaged, of another architecture or of a newer
+    version; `OSError` for a folder that cannot be written to.
     """
     plan = as_plan(
         model,

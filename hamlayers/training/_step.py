@@ -85,7 +85,8 @@ def start(
     - `constrain`: as for [`fit`][hamlayers.training.fit].
 
     **Raises:** as [`partition`][hamlayers.training.partition]; `TypeError` for what is not an optimiser; `ValueError`
-    for `optax.MultiSteps` around `optax.lookahead` and for a model that has one array in two places; both for constraints, as [`fit`][hamlayers.training.fit].
+    for `optax.MultiSteps` around `optax.lookahead` and for a model that has one array in two places; both for
+    constraints, as [`fit`][hamlayers.training.fit].
     """
     return begin("start", model, optimizer, freeze, constrain)
 

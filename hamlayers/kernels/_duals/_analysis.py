@@ -107,12 +107,6 @@ class Convergence(NamedTuple):
         return float(self.variances[good][-1]) if good.any() else 0.0
 
 
-def fine_rule() -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights against which the rules in use are measured."""
-    z, weights = hermite_weights(1, reach=FINE[0], step=FINE[1])
-    return z, weights[:, 0]
-
-
 def convergence(probed: Probe, variances: tuple[float, float], degrees: tuple[int, ...]) -> Convergence:
     """The error of the expansion at `c = v1 = v2 = v`, where it is largest, for the kernel and its derivative."""
     v = np.geomspace(*variances, 32)

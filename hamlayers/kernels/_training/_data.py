@@ -135,14 +135,17 @@ def as_noise(owner: str, name: str, value: Any, points: int) -> FloatArray:
 def check_eigenvalues(owner: str, name: str, eigenvalues: FloatArray, dtype: Any) -> FloatArray:
     """The eigenvalues (ascending) with those below 0 by rounding set to 0; `ValueError` for one beyond rounding.
 
-    `dtype` is that in which the kernel was given. Between nearly parallel points a kernel of kinked activations feels
-    one rounding of their covariance as its square root, so an eigenvalue may be off by `sqrt(eps)` of the largest.
+    Between nearly parallel points a kernel of kinked activations feels one rounding of their covariance as its square
+    root, so an eigenvalue may be off by `sqrt(eps)` of the largest. That is `eps` of the arithmetic, which for half
+    widths is float32. Rounding every entry to `dtype`, that in which the kernel was given, moves the eigenvalues by no
+    more than `eps / 2` times the Frobenius norm, which is that of the eigenvalues.
     """
     if known(eigenvalues):
         array = np.asarray(eigenvalues)
         low, high, mean = float(array[0]), float(np.max(np.abs(array))), float(np.mean(array))
-        slack = max(rounding(eigenvalues, dtype), math.sqrt(float(jnp.finfo(dtype).eps)))
-        if low < -slack * high:
+        given = float(jnp.finfo(dtype).eps) * float(np.linalg.norm(array))
+        computed = max(rounding(eigenvalues), math.sqrt(float(jnp.finfo(eigenvalues.dtype).eps))) * high
+        if low < -max(given, computed):
             advice = ""
             if mean > 0:
                 advice = (
@@ -157,9 +160,9 @@ def check_eigenvalues(owner: str, name: str, eigenvalues: FloatArray, dtype: Any
         return jnp.maximum(eigenvalues, 0)
 
 
-def rounding(eigenvalues: FloatArray, dtype: Any = None) -> float:
+def rounding(eigenvalues: FloatArray) -> float:
     """What rounding may do to an eigenvalue, relative to the largest: `4 n eps`."""
-    return 4 * eigenvalues.shape[-1] * float(jnp.finfo(eigenvalues.dtype if dtype is None else dtype).eps)
+    return 4 * eigenvalues.shape[-1] * float(jnp.finfo(eigenvalues.dtype).eps)
 
 
 def as_targets(owner: str, value: Any, kernel: FloatArray) -> FloatArray:
