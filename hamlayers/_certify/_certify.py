@@ -73,10 +73,18 @@ def certify(
     seeds, start_key = jax.random.split(key)
     random = np.random.default_rng(np.asarray(jax.random.key_data(seeds)).astype(np.uint32))
     at, label = _state(network, state, start_key)
+    # A function that closes over arrays of one precision is also asked in another.
+    with jax.numpy_dtype_promotion("standard"):
+        return _certificate(network, float(level), random, search, at, label)
+
+
+def _certificate(
+    network: HAM, level: float, random: np.random.Generator, search: bool, at: State, label: str
+) -> Certificate:
     convexity = check_convexity(network, random)
     doubts = {row.name: row.doubt for row in convexity if row.doubt}
     normal = normal_form(network, doubts)
-    verdict, found = _verdict(network, normal, float(level), random, search)
+    verdict, found = _verdict(network, normal, level, random, search)
     linear = linearise(network, at)
     euler = euler_step(network, linear)
     layers = [block.doubt for block in normal.blocks if block.doubt]
@@ -84,7 +92,7 @@ def certify(
         bounded=verdict.bounded,
         reason=verdict.reason,
         margin=verdict.margin,
-        level=float(level),
+        level=level,
         falsifying_state=None if found is None else found.state,
         falsifying_energy=None if found is None else found.energy,
         connections=_connections(network, normal),

@@ -76,16 +76,13 @@ def _integrate_judge(owner: str, network: Any, integrate: Solver) -> Judge:
         state, clamp, held = _arguments(network, example)
 
         def solved(start: float) -> Any:
-            return integrate(
-                network,
-                state,
-                t0=start,
-                t1=start + float(times[-1]),
-                saveat=diffrax.SaveAt(ts=jnp.asarray(start + times)),
-                stepsize_controller=diffrax.PIDController(rtol=RTOL, atol=ATOL),
-                clamp=clamp,
-                throw=False,
-            )
+            span = {
+                "t0": start,
+                "t1": start + float(times[-1]),
+                "saveat": diffrax.SaveAt(ts=jnp.asarray(start + times)),
+            }
+            controller = diffrax.PIDController(rtol=RTOL, atol=ATOL)
+            return integrate(network, state, **span, stepsize_controller=controller, clamp=clamp, throw=False)
 
         trajectory = solved(0.0)
         rows, again = _rows(network, trajectory.states), _rows(network, solved(late).states)
@@ -126,28 +123,35 @@ def _integrate_judge(owner: str, network: Any, integrate: Solver) -> Judge:
             step,
             "100 times the solver's tolerances, plus what the velocity changes",
         )
-        slack = np.sum(np.abs(gradients) * (ATOL + RTOL * np.abs(rows)), axis=1)
-        slack = ALLOWED * (slack[1:] + slack[:-1]) + UNIT * (scale[1:] + scale[:-1])
-        because = "100 times what the solver's tolerances allow"
-        yield Comparison(
-            "integrate: descent",
-            "the energy does not rise from one saved state to the next",
-            energies[1:],
-            energies[:-1],
-            slack,
-            because,
-            "at most",
-        )
-        yield Comparison(
-            "integrate: energies",
-            "they are those of the states",
-            np.asarray(trajectory.energies)[:count],
-            energies,
-            UNIT * scale + 1e-200,
-            "32 eps times the magnitudes of the terms",
-        )
+        yield from _falling(rows, energies, gradients, scale, np.asarray(trajectory.energies)[:count])
 
     return judge
+
+
+def _falling(
+    rows: np.ndarray, energies: np.ndarray, gradients: np.ndarray, scale: np.ndarray, told: np.ndarray
+) -> Iterator[Comparison]:
+    """The laws of the energies along a solve, `told` being those that it gave."""
+    slack = np.sum(np.abs(gradients) * (ATOL + RTOL * np.abs(rows)), axis=1)
+    slack = ALLOWED * (slack[1:] + slack[:-1]) + UNIT * (scale[1:] + scale[:-1])
+    because = "100 times what the solver's tolerances allow"
+    yield Comparison(
+        "integrate: descent",
+        "the energy does not rise from one saved state to the next",
+        energies[1:],
+        energies[:-1],
+        slack,
+        because,
+        "at most",
+    )
+    yield Comparison(
+        "integrate: energies",
+        "they are those of the states",
+        told,
+        energies,
+        UNIT * scale + 1e-200,
+        "32 eps times the magnitudes of the terms",
+    )
 
 
 def _unflat(network: Any, row: np.ndarray) -> State:
