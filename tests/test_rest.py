@@ -80,6 +80,55 @@ def test_masks_of_minus_infinity_are_refused() -> None:
         hl.settle(network, {}, inputs={"h": np.array([0, 0, -np.inf], np.float32)})
 
 
+# --- drift is no rest -------------------------------------------------------------------------------------------------
+
+
+def _drifting(name: str) -> tuple[hl.HAM, dict]:
+    """A neuron that nothing holds, under a current of 1, beside one that settles from a force of 100."""
+    parts = {"one layer": ("x", "x", np.diag([0.5, 0])), "two layers": ("a", "b", np.ones((1, 1)))}
+    first, second, weight = parts[name]
+    sizes = {"x": 2} if name == "one layer" else {"a": 1, "b": 1, "c": 1}
+    network = hl.HAM(
+        {layer: hl.IdentityLayer(size) for layer, size in sizes.items()},
+        synapses={"w": synapses.Dense(weight.astype(np.float32))},
+        connections=[((first, second), "w")],
+    )
+    currents = {"x": [1.0, 100.0]} if name == "one layer" else {"a": [1.0], "c": [100.0]}
+    return network, {layer: np.asarray(u, np.float32) for layer, u in currents.items()}
+
+
+@pytest.mark.parametrize("name", ["one layer", "two layers"])
+def test_a_drifting_neuron_beside_one_that_settles(name: str) -> None:
+    """Accelerated, it is beyond 1e6 at the end, and a force of 1 within the tolerance, and the rounding, of that."""
+    network, currents = _drifting(name)
+    settle = jax.jit(jax.vmap(lambda r: hl.settle(network, {}, inputs=currents, rtol=r, max_steps=3000, throw=False)))
+    settled = settle(np.float32([1e-5, 1e-7]))
+    assert not np.any(settled.converged)
+    assert np.all(settled.state[network.names[0]][:, 0] > 1e6)
+
+
+def test_a_neuron_whose_force_begins_at_its_rounding() -> None:
+    """`x` is small, a difference of currents of 1e4, and starts where it rests; another neuron falls from afar."""
+    network = hl.HAM(
+        {"x": hl.IdentityLayer(2), "held": hl.IdentityLayer(2)},
+        synapses={"w": synapses.Dense(np.array([[1.1, 0.0], [0.7, 0.0]], np.float32)), "s": synapses.Dense(
+            np.diag([0.2, 0.45]).astype(np.float32))},
+        connections=[(("held", "x"), "w"), (("x", "x"), "s")],
+    )  # fmt: skip
+    start = {"held": np.float32([1e4, -1.1e4 / 0.7]), "x": np.float32([1e-3, 0])}
+    inputs = {"x": np.float32([1e-3, 50])}
+    settled = hl.settle(network, start, inputs=inputs, clamp={"held": True}, rtol=1e-9, atol=1e-9)
+    assert abs(float(settled.state["x"][0])) < 0.01
+    assert float(settled.state["x"][1]) == pytest.approx(500, rel=1e-3)
+
+
+def test_a_tolerance_that_underflows() -> None:
+    """A force of zero is no more than one of zero."""
+    network = hl.HAM({"x": hl.IdentityLayer(2)})
+    settled = hl.settle(network, {"x": np.float32([1, 0])}, inputs={"x": np.float32([2, 0])}, atol=1e-300)
+    np.testing.assert_array_equal(settled.state["x"], [2, 0])
+
+
 # --- where rounding lets no force be smaller --------------------------------------------------------------------------
 
 

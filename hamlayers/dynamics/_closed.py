@@ -6,6 +6,7 @@ from typing import Any, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._closure import Closure, closed_over, closure_of
 from .._network import HAM, activations_of
@@ -79,12 +80,24 @@ def closed_now(network: HAM, state: State) -> HAM:
     """As [`closed`][], of a network with functions in it, before a compiled function is looked up by them.
 
     One that has been compiled with a function does not notice if that, a bound method of an object that changed, closes
-    over other traced numbers now.
+    over other traced numbers now. (Nor would it of a function in a static field of a user's module.)
     """
-    if all(eqx.is_array(leaf) for leaf in jax.tree.leaves(network)):
+    if all(map(_is_open, [*network.synapses.values(), *(layer.lagrangian for layer in network.layers.values())])):
         return network
     dtype = next((x.dtype for x in state.values()), jnp.result_type(float))
     return closed(network, {name: jax.ShapeDtypeStruct(network.layers[name].shape, dtype) for name in network.names})
+
+
+def _is_open(node: Any) -> bool:
+    """Whether it is made of the library's own classes, arrays and plain data alone, which close over nothing."""
+    if node is None or isinstance(node, (jax.Array, np.ndarray, np.generic, bool, int, float, str)):
+        return True
+    if isinstance(node, dict):
+        return all(map(_is_open, node.values()))
+    if isinstance(node, (tuple, list)):
+        return all(map(_is_open, node))
+    own = type(node).__module__.partition(".")[0] == __name__.partition(".")[0]
+    return own and all(map(_is_open, vars(node).values()))
 
 
 def _closed_over(part: Any, call: Callable[..., Any], *arrays: Any) -> tuple[Any, ...]:

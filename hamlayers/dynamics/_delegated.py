@@ -205,4 +205,4 @@ def _after_start(problem: Problem, target: State, tolerances: Tolerances) -> tup
     """
     watch = unseen(problem)
     seen = force_test(problem, problem.start, target, tolerances, watch)
-    return seen, watch._replace(highest=jnp.where(seen.rest, jnp.inf, watch.after(seen).highest))
+    return seen, watch._replace(highest=select(seen.rest, watch.highest, watch.after(seen).highest))

@@ -16,7 +16,7 @@ from .._numerics import widest_dtype
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
 from ._clamp import Frozen, as_frozen, curvature_product, driven_energy, driven_force, hold
 from ._clock import Clock, real_time_path, with_real_event
-from ._closed import closed
+from ._closed import closed, closed_now
 from ._first_step import narrowed, since_start, with_first_step, with_jumps
 from ._inputs import Inputs, as_inputs, currents_at, hoisted, is_smooth
 from ._saves import all_finite, read, with_energies
@@ -205,7 +205,7 @@ def integrate(
     step = dt0 if isinstance(controller, diffrax.ConstantStepSize) else None
     dtype = _precision(initial, event)
     check_clock("integrate", network, inputs, dtype, t0=t0, t1=t1, step=step)
-    args = Arguments(network, clamp, hoisted(inputs, dtype))
+    args = Arguments(closed_now(network, initial), clamp, hoisted(inputs, dtype))
     trajectory = _solve(args, initial, times, solver, controller, saveat, options, metric)
     return raise_on_failure("integrate", trajectory, throw, lambda: remedy(network, inputs, solver, controller, dt0))
 

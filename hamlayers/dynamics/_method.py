@@ -102,19 +102,19 @@ class AbstractMethod(eqx.Module):
 
 @final
 class Watch(NamedTuple):
-    """What the test of rest remembers of the points before: the highest residual and the smallest excess.
+    """What the test of rest remembers of the points before: the largest force on every neuron, and the smallest excess.
 
-    Both are infinite before the first.
+    All are infinite before the first.
     """
 
-    highest: Scalar
+    highest: State
     closest: Scalar
 
     def after(self, seen: "Seen") -> "Watch":
         """With one more point."""
-        residual, excess = seen.residual.astype(self.highest.dtype), seen.excess.astype(self.closest.dtype)
-        highest = jnp.where(jnp.isinf(self.highest), residual, jnp.maximum(self.highest, residual))
-        return Watch(highest, jnp.minimum(self.closest, excess))
+        before = {n: jnp.where(jnp.isinf(h), 0, h) for n, h in self.highest.items()}
+        highest = {n: jnp.maximum(h, seen.forces[n]) for n, h in before.items()}
+        return Watch(highest, jnp.minimum(self.closest, seen.excess))
 
 
 @final
@@ -124,17 +124,20 @@ class Seen(NamedTuple):
     - `rest`: whether every neuron is at rest.
     - `residual`: the largest root mean square of the force on a layer.
     - `excess`: the largest force on a neuron, in units of its tolerance.
+    - `forces`: the size of the force on every neuron.
     """
 
     rest: Bool[Array, ""]
     residual: Scalar
     excess: Scalar
+    forces: State
 
 
 def unseen(problem: Problem) -> Watch:
     """Before the first point."""
-    infinite = jnp.asarray(jnp.inf, widest_dtype(*(x.dtype for x in problem.start.values())))
-    return Watch(infinite, infinite)
+    dtype = widest_dtype(*(x.dtype for x in problem.start.values()))
+    highest = {n: jnp.full(x.shape, jnp.inf, dtype) for n, x in problem.start.items()}
+    return Watch(highest, jnp.asarray(jnp.inf, dtype))
 
 
 def force_test(problem: Problem, carried: State, target: State, tolerances: Tolerances, watch: Watch) -> Seen:
@@ -144,13 +147,15 @@ def force_test(problem: Problem, carried: State, target: State, tolerances: Tole
     difference of large numbers may never meet it: where the forces no longer come closer to their tolerances, they may
     also be as large as the rounding of the currents makes them ([`Problem.floor`][]), which is computed only then.
 
-    A state that drifts away under a force that does not fall is not at rest, however large it has become: hence the
-    highest residual before. The residual is infinite where the state is so large that its energy may not be finite.
+    A neuron that drifts away under a force that does not fall is not at rest, however large it has become, so that its
+    tolerance or its rounding has reached the force: hence the largest force before. It must have fallen, or be within
+    the tolerance at the size of the start, or have moved the neuron by no more than a few times itself. The residual is
+    infinite where the state is so large that its energy may not be finite.
 
     Held constant under differentiation: the root has no derivative at a force of exactly zero.
     """
-    carried, target = jax.lax.stop_gradient((carried, target))
-    dtype = watch.highest.dtype
+    start, carried, target = jax.lax.stop_gradient((problem.start, carried, target))
+    dtype = watch.closest.dtype
     forces = {n: jnp.abs(f).astype(dtype) for n, f in problem.hold(jax.tree.map(jnp.subtract, target, carried)).items()}
     sizes = {n: jnp.abs(x).astype(dtype) for n, x in problem.hold(carried).items()}
     rms = {n: (_rms(f, problem.frozen.get(n)), _rms(sizes[n], problem.frozen.get(n))) for n, f in forces.items()}
@@ -158,8 +163,15 @@ def force_test(problem: Problem, carried: State, target: State, tolerances: Tole
     residual = jnp.where(finite, jnp.max(jnp.stack([force for force, _ in rms.values()])), jnp.inf)
     atol, rtol = tolerances.atol.astype(dtype), tolerances.rtol.astype(dtype)
     allowed = {n: atol + rtol * x for n, x in sizes.items()}
-    excess = jnp.max(jnp.stack([jnp.max(f / allowed[n]) for n, f in forces.items()]))
-    fell = finite & (residual <= 0.9 * watch.highest)
+    # A tolerance may underflow.
+    excess = jnp.max(jnp.stack([jnp.max(jnp.where(f == 0, 0, f / allowed[n])) for n, f in forces.items()]))
+    begun = {n: atol + rtol * jnp.abs(x).astype(dtype) for n, x in start.items()}
+    moved = problem.hold({n: jnp.abs(x.astype(dtype) - start[n].astype(dtype)) for n, x in carried.items()})
+    settled = {
+        n: (f <= jnp.maximum(0.9 * watch.highest[n], begun[n])) | (moved[n] <= 16 * jnp.maximum(watch.highest[n], f))
+        for n, f in forces.items()
+    }
+    fell = finite & _all({n: jnp.all(flags) for n, flags in settled.items()})
     # Rounding is worth a look where the layers as a whole are near rest, and at the first point.
     coarse = {n: jnp.maximum(rtol, 32 * float(jnp.finfo(x.dtype).eps)) for n, x in carried.items()}
     near = _all({n: force <= atol + coarse[n] * size for n, (force, size) in rms.items()})
@@ -167,7 +179,7 @@ def force_test(problem: Problem, carried: State, target: State, tolerances: Tole
     nothing = jax.tree.map(jnp.zeros_like, forces)
     floor = jax.lax.cond(anywhere(stuck), lambda: problem.floor(carried, target, dtype), lambda: nothing)
     lost = _all({n: jnp.all(f <= jnp.maximum(floor[n], allowed[n])) for n, f in forces.items()})
-    return Seen(fell & ((excess <= 1) | (stuck & lost)), residual, excess)
+    return Seen(fell & ((excess <= 1) | (stuck & lost)), residual, excess, forces)
 
 
 def all_finite(state: State) -> Bool[Array, ""]:

@@ -15,6 +15,7 @@ from .._numerics import working_dtype
 from .._typing import ClampLike, FloatArray, Scalar, ScalarLike, State, StateLike
 from ._clamp import Frozen, curvature_product, driven_energy, driven_force, hold
 from ._clock import Clock
+from ._closed import closed_now
 from ._inputs import Inputs, currents_at, hoisted
 from ._integrate import RESULTS, prepare, raise_on_failure
 from ._sample_arguments import Plan, Temperature, as_keys, as_plan, as_solver, as_temperature, default_step
@@ -126,7 +127,7 @@ def sample(
     plan, start, step = as_plan(t0=t0, t1=t1, dt0=dt0, burn_in=burn_in, thinning=dt0 if thinning is None else thinning)
     check_clock("sample", network, currents, start.dtype, t0=t0, t1=t1)
     currents, clock = hoisted(currents, start.dtype), clock_of(as_times("sample", t0, t1, None), currents)
-    problem = _Problem(network, frozen, currents, as_temperature(temperature, start), clock, step)
+    problem = _Problem(closed_now(network, partial), frozen, currents, as_temperature(temperature, start), clock, step)
     keys = as_keys(key, chains)
     samples = _sample(problem, partial, keys, plan, as_solver(solver), chains is not None)
     return raise_on_failure("sample", samples, throw)

@@ -84,7 +84,9 @@ def settle(
     - `rtol`, `atol`: at rest means that `|I + u - x| <= atol + rtol |x|` on every neuron that is not clamped, or, once
         the forces come no closer to that, at most what rounding may make of them: 8 units in the last place (one of
         half-width states) of `x`, `I` and `u`, and what `I` changes by if all that it is made of changes by as much;
-        and that the force as a whole has fallen from where it was at its highest, if not at the start.
+        and that no neuron drifts: where that holds at the start it is rest, and later only if the force on every neuron
+        has fallen from its highest, or is within the tolerance at the size that the neuron had at the start, or has
+        not moved it by more than a few times itself.
     - `energy_atol`: if given, stop also when the energy fell by no more than this in one sweep of block descent, the
         only method that takes it.
     - `max_steps`: the most sweeps, or steps of another method. An accelerated sweep that is refused counts.

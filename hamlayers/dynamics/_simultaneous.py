@@ -106,7 +106,7 @@ def _simultaneous(problem: Problem, rates: State, tolerances: Tolerances, max_st
 
     watch = unseen(problem)
     # The start is looked at too, and is no step.
-    init = _Point(start, start, watch.highest, watch, jnp.full((), -1, jnp.int32), jnp.asarray(RUNNING, jnp.int32))
+    init = _Point(start, start, watch.closest, watch, jnp.full((), -1, jnp.int32), jnp.asarray(RUNNING, jnp.int32))
     end = loop(running, step, init, max_steps + 1)
     energy = problem.energy(end.accepted)
     status = jnp.where(jnp.isfinite(energy), end.status, NONFINITE)
