@@ -102,3 +102,13 @@ def test_bad_arguments(options: dict, error: type, message: str, no_typecheck: N
     arguments: dict[str, Any] = {"network": network, "state": state, "loss": _loss} | options
     with pytest.raises(error, match=message):
         hl.compare_gradients(**arguments)
+
+
+def test_a_state_that_does_not_come_to_rest_where_the_differences_are_taken() -> None:
+    """`x = w x + 1` has a rest state for `w` below 1, and the steps lead beyond."""
+    weight = {"w": synapses.Dense(np.full((1, 1), 0.45, np.float32))}
+    network = hl.HAM({"x": hl.IdentityLayer(1)}, synapses=weight, connections=[(("x", "x"), "w")])
+    with pytest.raises(ValueError, match="does not come to rest where the parameters are moved by"):
+        hl.compare_gradients(
+            network, {}, lambda state: state["x"][0], inputs={"x": np.float32([1])}, directions=2, step=0.9
+        )

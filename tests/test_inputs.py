@@ -115,6 +115,36 @@ def test_inputs_that_say_when_they_jump_from_a_late_start() -> None:
         assert int(solved.stats["num_steps"]) < (300 if t0 > 100 else 30)
 
 
+def test_jumps_that_the_dtype_of_the_state_cannot_tell_apart(x64: None) -> None:
+    """A float32 state in double precision at 1e7, where float32 tells times apart to 1: the pulse is the one at 0."""
+    network, state = _leaky(0.1), {"x": np.zeros(1, np.float32)}
+    levels = {"x": np.float32([0, 1, 0])}
+    expected = -np.expm1(-2.9) * np.exp(-1.1)
+
+    class Users(hl.AbstractInputs):
+        jumps: jax.Array
+        height: Any
+
+        def __call__(self, t: jax.Array) -> dict:
+            return {"x": jnp.where((t >= self.jumps[0]) & (t < self.jumps[1]), self.height(), 0.0)[None]}
+
+    def end(height: Any, begin: Any, t0: float, make: Callable) -> jax.Array:
+        jumps = jnp.stack([begin, jnp.asarray(t0 + 0.39)])
+        inputs = make(jumps, height)
+        return hl.integrate(network, state, t0=t0, t1=t0 + 0.5, inputs=inputs).states["x"][-1, 0]
+
+    makers = {
+        "piecewise": lambda jumps, height: hl.Piecewise(jumps, {"x": levels["x"] * height}),
+        "hoisted": lambda jumps, height: Users(jumps, lambda: height),
+    }
+    for make in makers.values():
+        for t0 in (0.0, 1e7):
+            slope = jax.jit(jax.value_and_grad(lambda h, b, t0=t0, make=make: end(h, b, t0, make)))
+            value, derivative = slope(jnp.float32(1.0), jnp.asarray(t0 + 0.1))
+            assert float(value) == pytest.approx(expected, rel=1e-3)
+            assert float(derivative) == pytest.approx(expected, rel=1e-3)
+
+
 def test_a_function_limits_the_steps_by_the_shortest_time_constant() -> None:
     """So that a pulse as long is not lost, beside layers of any slowness."""
     layers = {"a": hl.IdentityLayer(1, tau=0.5), "b": hl.IdentityLayer(1, tau=100.0)}
@@ -250,6 +280,10 @@ def test_what_the_clock_cannot_tell_apart_is_refused() -> None:
         hl.sample(
             _leaky(), state, t0=1e6, t1=1e6 + 1, inputs=lambda t: {"x": t[None]}, temperature=1.0, key=jax.random.key(0)
         )
+    with pytest.raises(ValueError, match="sample: `temperature` is a function of time, and float32 tells"):
+        hl.sample(_leaky(), state, t0=1e6, t1=1e6 + 1, temperature=lambda t: 1 + jnp.sin(t), key=jax.random.key(0))
+    with pytest.raises(ValueError, match="moved by more than a hundredth of the shortest time between two where float"):
+        hl.Piecewise([1e6 + 0.1, 1e6 + 0.5], {"x": np.zeros(3)})
     with pytest.raises(ValueError, match="float32 cannot count the steps of `dt0=0.001` in `t1 - t0=1000`"):
         hl.integrate(_leaky(), state, t1=1000.0, dt0=0.001)
     late = jax.jit(lambda t: hl.integrate(_leaky(), state, t0=t, t1=t + 1, inputs=Since(t)).result._value)
@@ -258,11 +292,11 @@ def test_what_the_clock_cannot_tell_apart_is_refused() -> None:
 
 
 def test_samples_from_a_late_start() -> None:
-    """Without noise: steps of Euler under inputs that jump, the same from any start."""
+    """Hardly any noise: steps of Euler under inputs that jump, the same from any start."""
     state, ends = {"x": np.ones(1, np.float32)}, []
     for t0 in (0.0, 1e6):
         inputs = hl.Piecewise([t0 + 0.5], {"x": [0.0, 1.0]})
-        options = {"temperature": lambda t: 0.0 * t, "key": jax.random.key(0), "dt0": 0.0625, "thinning": 0.25}
+        options = {"temperature": 1e-30, "key": jax.random.key(0), "dt0": 0.0625, "thinning": 0.25}
         drawn = hl.sample(_leaky(), state, t0=t0, t1=t0 + 1.0, inputs=inputs, **options)
         np.testing.assert_array_equal(drawn.ts, t0 + np.array([0.25, 0.5, 0.75, 1.0]))
         ends.append(np.asarray(drawn.states["x"][:, 0]))

@@ -80,6 +80,18 @@ def test_masks_of_minus_infinity_are_refused() -> None:
         hl.settle(network, {}, inputs={"h": np.array([0, 0, -np.inf], np.float32)})
 
 
+def test_the_error_names_the_neuron_that_is_not_at_rest() -> None:
+    """The root mean square is of the large layer, and the small one is far from rest all the same."""
+    network = hl.HAM(
+        {"small": hl.IdentityLayer(1), "large": hl.IdentityLayer(1)},
+        synapses={"s": synapses.Dense(np.full((1, 1), 0.45, np.float32))},
+        connections=[(("small", "small"), "s")],
+    )
+    inputs = {"small": np.float32([1e-2]), "large": np.float32([1e6])}
+    with pytest.raises(RuntimeError, match=r"on a neuron of 'small' it is .* times its tolerance"):
+        hl.settle(network, {}, inputs=inputs, max_steps=2, method=hl.Synchronous())
+
+
 # --- drift is no rest -------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +216,7 @@ def test_one_step_of_all_layers(name: str, step: float) -> None:
     assert int(settled.steps) == 1
 
 
-@pytest.mark.parametrize("name", ["nesterov", "plain", "anderson", "euler", "synchronous"])
+@pytest.mark.parametrize("name", METHODS)
 def test_a_start_at_rest_takes_no_step(name: str) -> None:
     network, _ = _spins(6, jnp.float32)
     settled = hl.settle(network, {"x": jnp.zeros(12)}, method=METHODS[name], max_steps=1)

@@ -38,8 +38,12 @@ class Clock(eqx.Module):
     jumps: Array | None
 
     def time(self, since: Array) -> Array:
-        """The user's time, given the time since the start."""
-        return jnp.where(since == self.span, self.t1, self.t0 + since)
+        """The user's time, given the time since the start, in the precision of that."""
+        return self._exact(since).astype(since.dtype)
+
+    def _exact(self, since: Array) -> Array:
+        """The user's time in the precision of the clock."""
+        return jnp.where(since == self.span.astype(since.dtype), self.t1, self.t0 + since.astype(self.t0.dtype))
 
     def since(self, time: Array) -> Array:
         """The time since the start, given the user's, within the interval; the ends are found in its own precision."""
@@ -53,12 +57,13 @@ class Clock(eqx.Module):
     def seen(self, since: Scalar) -> Scalar:
         """The time at which inputs are to be evaluated: rounding must not carry it over a jump.
 
-        At a jump itself it is on the side from which the solve comes where it runs backwards, and after it else.
+        At a jump itself it is on the side from which the solve comes where it runs backwards, and after it else. It is
+        in the precision of the clock, in which jumps may be apart that are one number in that of the solve.
         """
-        time = self.time(since)
+        time = self._exact(since)
         if self.jumps is None or self.jumps.size == 0:
             return time
-        places = self.jumps - self.t0
+        places = (self.jumps - self.t0).astype(since.dtype)  # as the controller is told of them
         passed = jnp.where(self.span < 0, places < since, places <= since)
         before = jax.lax.stop_gradient(jnp.max(jnp.where(passed, self.jumps, -jnp.inf)))
         after = jax.lax.stop_gradient(jnp.min(jnp.where(passed, jnp.inf, self.jumps)))
@@ -83,7 +88,11 @@ class RealTimeEvent(eqx.Module):
         if clock is None:
             return self.condition(t, y, args, **details)
         time = clock.time(jnp.where(clock.span < 0, -t, t))
-        details |= {"terms": diffrax.ODETerm(self.field), "t0": clock.t0, "t1": clock.t1}
+        details |= {
+            "terms": diffrax.ODETerm(self.field),
+            "t0": clock.t0.astype(t.dtype),
+            "t1": clock.t1.astype(t.dtype),
+        }
         return self.condition(time, y, args._replace(clock=None), **details)
 
 

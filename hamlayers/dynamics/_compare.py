@@ -99,7 +99,8 @@ def compare_gradients(
     **Returns:** a [`hamlayers.GradientReport`][].
 
     **Raises:** `TypeError` and `ValueError` for arguments of the wrong kind, a loss that is no real scalar, a state
-    that does not come to rest, and a reference that fails. What a gradient raises is its status instead.
+    that does not come to rest, also where the differences are taken, and a reference that fails. What a gradient raises
+    is its status instead.
     """
     named, start, options = _checked(network, state, gradients, directions, step, options)
     _check_kinds(loss, reference)
@@ -235,7 +236,13 @@ def _directions(params: PyTree, key: PRNGKeyArray, count: int) -> list[PyTree]:
 def _differences(value: _Value, params: PyTree, along: list[PyTree], step: float) -> np.ndarray:
     def at(direction: PyTree, shift: float) -> float:
         moved = jax.tree.map(lambda x, d: x + jnp.asarray(shift, x.dtype) * d, params, direction)
-        return float(_jit_value(value, moved, Implicit())[0])
+        found, converged = _jit_value(value, moved, Implicit())
+        if not bool(converged):
+            raise ValueError(
+                f"compare_gradients: the state does not come to rest where the parameters are moved by {shift:.2g} of "
+                "their size, for the finite differences; allow more `max_steps`, a larger `rtol`, or a smaller `step`."
+            )
+        return float(found)
 
     return np.array([(at(d, step) - at(d, -step)) / (2 * step) for d in along])
 

@@ -183,18 +183,21 @@ def _wide_energy(wide: State, problem: Problem) -> Scalar:
 
 
 def _tested(problem: Problem, carried: State, steps: Any, tolerances: Tolerances) -> Outcome:
-    """The outcome at a state that another library arrived at; at the start if that is not finite."""
+    """The outcome at a state that another library arrived at; at the start if that is at rest, or this not finite."""
     start = problem.evaluate(problem.start)
     first, watch = _after_start(problem, start.target, tolerances)
     end = problem.evaluate(carried)
     seen = force_test(problem, carried, end.target, tolerances, watch)
     finite = all_finite(carried) & jnp.isfinite(seen.residual) & jnp.isfinite(end.energy)
+    begun = first.rest & jnp.isfinite(start.energy)
+    moved = finite & ~begun
+    status = jnp.where(finite, jnp.where(seen.rest, CONVERGED, RUNNING), NONFINITE)
     return Outcome(
-        select(finite, carried, problem.start),
-        jnp.where(finite, end.energy, start.energy),
-        jnp.where(finite, seen.residual, first.residual),
-        steps,
-        jnp.where(finite, jnp.where(seen.rest, CONVERGED, RUNNING), NONFINITE).astype(jnp.int32),
+        select(moved, carried, problem.start),
+        jnp.where(moved, end.energy, start.energy),
+        jnp.where(moved, seen.residual, first.residual),
+        jnp.where(begun, 0, steps),
+        jnp.where(begun, CONVERGED, status).astype(jnp.int32),
     )
 
 

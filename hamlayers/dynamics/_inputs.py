@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from .._checks import as_parameter
 from .._network import HAM
+from .._numerics import widest_dtype
 from .._typing import FloatLike, Numbers, Scalar, State
 from ._clamp import as_currents
 from ._clock import Clock
@@ -29,7 +30,8 @@ class AbstractInputs(eqx.Module):
 
     - `jumps`, a field or a property: the times of the jumps, in increasing order, a vector.
     - `__call__(t)`: the currents at a time, a dict by layer name of arrays that broadcast to the layers' shapes. At a
-        jump: those that follow it.
+        jump: those that follow it. The time is of the dtype of default floats, which tells jumps apart at least as well
+        as that of the state.
     """
 
     jumps: eqx.AbstractVar[Float[Array, " jumps"]]
@@ -54,7 +56,8 @@ class Piecewise(AbstractInputs):
     - `values`: by layer name `(K + 1, *shape)`, the axes after the first broadcasting to the layer's shape.
 
     **Raises:** `TypeError` for values that are not a dict of real arrays; `ValueError` for times that are not a vector,
-    not finite or not in order (if they are known), and for values without `K + 1` entries.
+    not finite, not in order, or moved by their dtype by more than a hundredth of the shortest time between two (if they
+    are known), and for values without `K + 1` entries.
     """
 
     jumps: Float[Array, " jumps"]
@@ -68,6 +71,7 @@ class Piecewise(AbstractInputs):
             known = np.asarray(self.jumps)
             if not (np.all(np.isfinite(known)) and np.all(np.diff(known) > 0)):
                 raise ValueError(f"Piecewise: `times` must be finite and strictly increasing, got {known.tolist()}.")
+            _check_rounding(np.asarray(times, float), known)
         if not isinstance(values, Mapping):
             raise TypeError(f"Piecewise: `values` must be a dict by layer name, got {type(values).__name__}.")
         self.values = {name: as_parameter("Piecewise", f"values[{name!r}]", value) for name, value in values.items()}
@@ -82,20 +86,31 @@ class Piecewise(AbstractInputs):
     def __call__(self, t: Scalar) -> State:
         """The currents at a time, by layer; NaN if the times are traced and not in order."""
         sound = jnp.all(jnp.isfinite(self.jumps)) & jnp.all(jnp.diff(self.jumps) > 0)
-        index = jnp.sum(self.jumps.astype(t.dtype) <= t)
+        dtype = widest_dtype(self.jumps.dtype, t.dtype)
+        index = jnp.sum(self.jumps.astype(dtype) <= t.astype(dtype))
         return {name: jnp.where(sound, value[index], jnp.nan) for name, value in self.values.items()}
+
+
+def _check_rounding(given: Float[np.ndarray, " jumps"], known: Float[np.ndarray, " jumps"]) -> None:
+    """`ValueError` if the dtype of the times blurs what is between them."""
+    if given.size > 1 and np.max(np.abs(known - given)) > 0.01 * np.min(np.diff(given)):
+        raise ValueError(
+            f"Piecewise: `times` {given.tolist()} are moved by more than a hundredth of the shortest time between two "
+            f"where {known.dtype} rounds them to {known.tolist()}; let time begin near 0, or enable double precision."
+        )
 
 
 @final
 class _Hoisted(AbstractInputs):
-    """What a function that says when it jumps is without what it closes over."""
+    """What a function that says when it jumps is without what it closes over, for times of one dtype."""
 
     jumps: Float[Array, " jumps"]
     function: Callable[..., Any]
+    dtype: Any = eqx.field(static=True)
 
     def __call__(self, t: Scalar) -> State:
         """The currents at a time, by layer."""
-        return self.function(t)
+        return self.function(t.astype(self.dtype))
 
 
 Inputs = State | Callable[..., Any]
@@ -116,16 +131,17 @@ def hoisted(inputs: Inputs, dtype: jnp.dtype) -> Inputs:
     **Arguments:**
 
     - `inputs`: checked inputs.
-    - `dtype`: of the time that the function will be called with.
+    - `dtype`: of the time of the solve.
     """
-    if not callable(inputs):
+    if not callable(inputs) or isinstance(inputs, Piecewise):
         return inputs
+    dtype = seen_dtype(inputs, dtype)
     converted = eqx.filter_closure_convert(inputs, jax.ShapeDtypeStruct((), dtype))
     known = {id(leaf) for leaf in jax.tree.leaves(inputs)}
     fresh = [leaf for leaf in jax.tree.leaves(converted) if isinstance(leaf, jax.core.Tracer) and id(leaf) not in known]
     if not fresh:
         return inputs
-    return _Hoisted(inputs.jumps, converted) if isinstance(inputs, AbstractInputs) else converted
+    return _Hoisted(inputs.jumps, converted, dtype) if isinstance(inputs, AbstractInputs) else converted
 
 
 def currents_at(network: HAM, inputs: Inputs, clock: Clock | None, t: Scalar) -> State:
@@ -138,9 +154,14 @@ def currents_at(network: HAM, inputs: Inputs, clock: Clock | None, t: Scalar) ->
     return as_currents("inputs", network, currents)
 
 
-def is_smooth(inputs: Inputs) -> bool:
+def is_smooth(inputs: Any) -> bool:
     """Whether a solver must look out by itself for what happens between its steps."""
     return callable(inputs) and not isinstance(inputs, Piecewise)
+
+
+def seen_dtype(inputs: Any, dtype: jnp.dtype) -> jnp.dtype:
+    """Of the time that a function is called with in a solve of this dtype: of its clock, if it says when it jumps."""
+    return jnp.dtype(jnp.result_type(float)) if isinstance(inputs, AbstractInputs) else dtype
 
 
 def jumps_of(inputs: Inputs) -> Array | None:

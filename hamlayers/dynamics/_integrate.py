@@ -160,7 +160,7 @@ def integrate(
     - `stepsize_controller`: any diffrax controller. Default: constant steps if `dt0` is given, else
         `PIDController(rtol=1e-3, atol=1e-4)` with steps of at most twice the largest `tau`, without which the
         derivative of a solve through a long approach to a fixed point is far less accurate than the solve itself;
-        of at most the smallest `tau` if `inputs` is a function that does not say when it jumps.
+        of at most the smallest `tau` if `inputs` is any function but a [`hamlayers.Piecewise`][].
     - `saveat`: what to save. Default: both ends. An adjoint that takes only some kinds of saves takes no others here.
     - `clamp`: layers to hold: `True` for a whole one, or a boolean array of its shape.
     - `inputs`: currents `u` by layer name, arrays that broadcast to the layers' shapes, or a function of time giving
@@ -246,7 +246,8 @@ def _solve(
     state = {name: jax.lax.convert_element_type(x, dtype) for name, x in state.items()}
     exact = clock_of(times, args.inputs)
     clock = exact.astype(dtype)
-    args = args._replace(network=closed(args.network, state), clock=clock)
+    # A function that says when it jumps is called with times that tell those apart.
+    args = args._replace(network=closed(args.network, state), clock=clock if exact.jumps is None else exact)
     field = activation_velocity if metric == "activation" else state_velocity
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),

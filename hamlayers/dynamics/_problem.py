@@ -165,10 +165,6 @@ class Problem(eqx.Module):
         eliminated = {name: state[name] for name in self.schedule.eliminated}
         return Evaluation(target, jnp.sum(stacked), jnp.sum(jnp.abs(stacked)), eliminated)
 
-    def energy_of(self, state: State) -> Scalar:
-        """The energy of a full state, the eliminated layers being at their best."""
-        return jnp.sum(self._energy_terms(state, activations_of(self.network, state)))
-
     def _energy_terms(self, state: State, g: State) -> Float[Array, " terms"]:
         """Numbers that add up to the energy, the eliminated layers being at their best.
 

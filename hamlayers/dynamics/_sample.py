@@ -126,6 +126,7 @@ def sample(
     dt0 = default_step(network) if dt0 is None else dt0
     plan, start, step = as_plan(t0=t0, t1=t1, dt0=dt0, burn_in=burn_in, thinning=dt0 if thinning is None else thinning)
     check_clock("sample", network, currents, start.dtype, t0=t0, t1=t1)
+    check_clock("sample", network, temperature, start.dtype, t0=t0, t1=t1, name="temperature")
     currents, clock = hoisted(currents, start.dtype), clock_of(as_times("sample", t0, t1, None), currents)
     problem = _Problem(closed_now(network, partial), frozen, currents, as_temperature(temperature, start), clock, step)
     keys = as_keys(key, chains)

@@ -111,7 +111,8 @@ def read(solution: diffrax.Solution, subs: Any, energy: EnergyAt, args: Any, sta
             return _Saved(rounded(saved, dtypes), _energies(sub, ts, saved, energy, args))
         if sub.fn is SAVE_STATE:
             return _Saved(rounded(saved.value, dtypes), saved.energy)
-        given = eqx.filter_eval_shape(_asked, sub, args.clock.span, start, args)
+        time = jax.ShapeDtypeStruct((), jax.tree.leaves(start)[0].dtype)
+        given = eqx.filter_eval_shape(_asked, sub, time, start, args)
         return _Saved(jax.tree.map(lambda x, like: x.astype(jnp.result_type(like)), saved.value, given), saved.energy)
 
     ts: Any = solution.ts

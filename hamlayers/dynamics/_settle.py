@@ -14,7 +14,7 @@ from .._network import HAM, complete_state
 from .._numerics import widest_dtype
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
 from ._block import BlockDescent
-from ._clamp import Frozen
+from ._clamp import Frozen, driven_force, hold
 from ._closed import closed_now
 from ._fold import fold
 from ._gradient import AbstractGradient
@@ -40,7 +40,7 @@ class Settled(eqx.Module):
     - `converged`: whether every neuron is at rest, to the tolerances or to the rounding error of its current.
     - `result`: how it ended, a member of [`hamlayers.RESULTS`][].
     - `monotone`: whether the energy cannot have risen: the method is block descent, so that this follows from the
-        convexity of the Lagrangians and the declared curvature of the synapses, or was enforced by halving the step.
+        convexity of the Lagrangians and the declared curvature of the synapses, or was enforced by shortening the step.
     """
 
     state: State
@@ -129,7 +129,7 @@ def settle(
         order=order,
         gradient=gradient,
     )
-    return _raise_on_failure(network, solve(network, arguments), throw, max_steps)
+    return _raise_on_failure(network, arguments, solve(network, arguments), throw)
 
 
 def as_arguments(
@@ -248,19 +248,22 @@ def _check_arguments(method: Any, gradient: Any, max_steps: Any) -> None:
         raise ValueError(f"settle: `max_steps` must be below 2^31, got {max_steps}.")
 
 
-def _raise_on_failure(network: HAM, settled: Settled, throw: bool | Literal["inside"], max_steps: int) -> Settled:
+def _raise_on_failure(
+    network: HAM, arguments: tuple[Any, ...], settled: Settled, throw: bool | Literal["inside"]
+) -> Settled:
     if throw is False:
         return settled
     if isinstance(settled.converged, jax.core.Tracer):
         return settled.result.error_if(settled, ~settled.converged) if throw == "inside" else settled
     if bool(settled.converged):
         return settled
-    arrays, others = eqx.partition((network, settled), eqx.is_array)
-    network, found = eqx.combine(jax.lax.stop_gradient(arrays), others)  # concrete also where `jax.grad` runs eagerly
-    steps, residual = int(found.steps), float(found.residual)
+    arrays, others = eqx.partition((network, arguments, settled), eqx.is_array)
+    # Concrete also where `jax.grad` runs eagerly.
+    network, arguments, found = eqx.combine(jax.lax.stop_gradient(arrays), others)
+    steps, residual, max_steps = int(found.steps), float(found.residual), arguments[-1]
     figures = (
         f"after {steps} of {max_steps} steps the force has a root mean square of {residual:.3g} and the energy is "
-        f"{float(found.energy):.6g}"
+        f"{float(found.energy):.6g}{_farthest(network, arguments, found.state)}"
     )
     if bool(found.result == RESULTS.nonfinite_state):
         grown = _grown(network, found.state)
@@ -279,6 +282,22 @@ def _raise_on_failure(network: HAM, settled: Settled, throw: bool | Literal["ins
             "do so without bound: the energy is unbounded below for these Lagrangians and weights."
         )
     raise RuntimeError(f"settle: not at rest: {figures}; allow more `max_steps`, or a larger `rtol` or `atol`.")
+
+
+def _farthest(network: HAM, arguments: tuple[Any, ...], state: State) -> str:
+    """Which layer is farthest from rest: a small one is, where the root mean square of a large one is no measure."""
+    _, frozen, currents, *_, tolerances, _ = arguments
+    rtol, atol = float(tolerances.rtol), float(tolerances.atol)
+    found = hold(frozen, driven_force(network, currents, state))
+    if any(isinstance(f, jax.core.Tracer) for f in found.values()):
+        return ""  # a synapse closes over numbers that are traced
+    forces = {n: np.asarray(f, np.float64) for n, f in found.items()}
+    allowed = {n: atol + rtol * np.abs(np.asarray(state[n], np.float64)) for n in forces}
+    excess = {n: float(np.max(np.abs(f) / allowed[n])) for n, f in forces.items() if f.size}
+    worst = max(excess, key=lambda name: excess[name])
+    if not excess[worst] > 1:
+        return ""
+    return f" (on a neuron of {worst!r} it is {excess[worst]:.3g} times its tolerance)"
 
 
 def _grown(network: HAM, state: State) -> list[str]:

@@ -15,7 +15,7 @@ from .._network import HAM
 from .._numerics import widest_dtype
 from .._typing import ScalarLike, State
 from ._clock import Clock
-from ._inputs import Inputs, is_smooth, jumps_of
+from ._inputs import Inputs, is_smooth, jumps_of, seen_dtype
 from ._saves import is_sub
 
 
@@ -78,12 +78,13 @@ def check_saves(saveat: diffrax.SaveAt, times: Times, state: State) -> None:
 def check_clock(
     owner: str,
     network: HAM,
-    inputs: Inputs,
+    inputs: Any,
     dtype: jnp.dtype,
     *,
     t0: ScalarLike,
     t1: ScalarLike,
     step: ScalarLike | None = None,
+    name: str = "inputs",
 ) -> None:
     """`ValueError` where the dtype of time cannot tell apart the times that matter, as far as they are known.
 
@@ -92,17 +93,19 @@ def check_clock(
     - `owner`: the caller's name, for messages.
     - `network`, `inputs`: of the solve.
     - `dtype`: of time.
-    - `t0`, `t1`: the ends as they were given. (Keyword only, like the step.)
+    - `t0`, `t1`: the ends as they were given. (Keyword only, like all that follow.)
     - `step`: the step, if it is constant.
+    - `name`: of the inputs, or of what else may be a function of time, for messages.
     """
     if isinstance(t0, jax.core.Tracer) or isinstance(t1, jax.core.Tracer):
         return
     taus = [layer.tau for layer in network.layers.values()]
     if is_smooth(inputs) and not any(isinstance(tau, jax.core.Tracer) for tau in taus):
-        gap = float(np.spacing(np.asarray(max(abs(float(t0)), abs(float(t1))), dtype)))
+        seen = seen_dtype(inputs, dtype)
+        gap = float(np.spacing(np.asarray(max(abs(float(t0)), abs(float(t1))), seen)))
         if gap > min(float(np.asarray(tau)) for tau in taus) * _FINE:
             raise ValueError(
-                f"{owner}: `inputs` is a function of time, and {dtype} tells times between `t0={float(t0):.9g}` and "
+                f"{owner}: `{name}` is a function of time, and {seen} tells times between `t0={float(t0):.9g}` and "
                 f"`t1={float(t1):.9g}` apart only to {gap:.2g}, more than a hundredth of the shortest time constant; "
                 "let time begin near 0, or compute in double precision."
             )
@@ -119,8 +122,8 @@ def resolves(network: HAM, inputs: Inputs, times: Times, dtype: jnp.dtype, step:
     """The same as a traced truth."""
     ok = jnp.asarray(True)
     if is_smooth(inputs):
-        largest = jnp.maximum(jnp.abs(times.t0), jnp.abs(times.t1)).astype(dtype)
-        ok &= jnp.nextafter(largest, jnp.inf) - largest <= shortest(network).astype(dtype) * _FINE
+        largest = jnp.maximum(jnp.abs(times.t0), jnp.abs(times.t1)).astype(seen_dtype(inputs, dtype))
+        ok &= jnp.nextafter(largest, jnp.inf) - largest <= shortest(network).astype(largest.dtype) * _FINE
     if step is not None:
         span = jnp.abs(times.span.astype(dtype))
         ok &= jnp.abs(step.astype(dtype)) >= _SWALLOWED * (span - jnp.nextafter(span, jnp.zeros_like(span)))
