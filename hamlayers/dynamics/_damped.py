@@ -70,17 +70,36 @@ def _newton(problem: Any, at: State, force: State) -> tuple[State, Bool[Array, "
     """`(1 - J H)^-1 force` to a tenth of the force, and whether the energy falls along it."""
     coupling, slope = _linearised(problem, at)
     end = _conjugate_gradients(coupling, slope, force, 0.1, 8)
-    # What the solve has no eye for, since others hardly feel it: saturated neurons. Each solves its own equation.
-    felt, bent, left = slope(force), slope(end.residual), end.residual
+    # What the solve has no eye for, since others hardly feel it: saturated neurons, and the directions of a softmax or a
+    # norm that no activation depends on. Each solves its own equation.
+    felt, (left, felt_at_most) = slope(force), _unfelt(slope, end.residual)
+    bent = slope(left)
     image = jax.tree.map(jnp.subtract, left, coupling(bent))
     share = 1e-2 * inner(force, felt) / sum(x.size for x in force.values())
     found: State = {}
     for n, r in left.items():
+        lagrangian = problem.network.layers[n].lagrangian
+        work, size = jnp.abs(coupled_sum(lagrangian, r * bent[n])), coupled_sum(lagrangian, r * felt_at_most[n] * r)
+        unfelt = work <= jnp.maximum(share.astype(r.dtype), 16 * jnp.finfo(r.dtype).eps * size)
         steep = jnp.maximum(image[n] / jnp.where(r == 0, 1, r), 1)
-        found[n] = end.solution[n] + jnp.where(jnp.abs(r * bent[n]) <= share.astype(r.dtype), r / steep, 0)
+        found[n] = end.solution[n] + jnp.where(unfelt, r / steep, 0)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(d)) for d in found.values()]))
     sound = finite & (inner(felt, found) > 0)
     return {n: jnp.where(sound, d, force[n]) for n, d in found.items()}, sound
+
+
+def _unfelt(slope: Map, left: State) -> tuple[State, State]:
+    """What remains of a vector without the part of it which changes activations, `(1 - H / h)^4 v`, and `h`.
+
+    `h` is the largest stretch of `H` that is met on the way, for each layer.
+    """
+    most = {n: jnp.zeros((), x.dtype) for n, x in left.items()}
+    for _ in range(4):
+        bent = slope(left)
+        stretch = {n: jnp.max(jnp.abs(bent[n])) / jnp.maximum(jnp.max(jnp.abs(x)), 1e-30) for n, x in left.items()}
+        most = {n: jnp.maximum(h, stretch[n]) for n, h in most.items()}
+        left = {n: x - bent[n] / jnp.where(most[n] > 0, most[n], 1) for n, x in left.items()}
+    return left, most
 
 
 @_newton.def_jvp
