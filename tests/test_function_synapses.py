@@ -43,11 +43,12 @@ def _network(synapse: Any) -> hl.HAM:
     return hl.HAM({"x": hl.TanhLayer(3)}, synapses={"s": synapse}, connections=[("x", "s")])
 
 
+HALF = hl.Euler(0.5)
 FAILURES: dict[str, tuple[str, Callable[[hl.HAM], Any]]] = {
-    "too few sweeps": ("not at rest", lambda n: hl.settle(n, START, max_steps=1, rtol=1e-9, atol=1e-9)),
+    "too few sweeps": ("not at rest", lambda n: hl.settle(n, START, method=HALF, max_steps=1)),
     "the same in a gradient": (
         "not at rest",
-        lambda n: jax.grad(lambda x: hl.settle(n, {"x": x}, max_steps=1, rtol=1e-9, atol=1e-9).energy)(START["x"]),
+        lambda n: jax.grad(lambda x: hl.settle(n, {"x": x}, method=HALF, max_steps=1).energy)(START["x"]),
     ),
     "a state that is not finite": ("grow without bound", lambda n: hl.settle(n, {"x": jnp.full(3, jnp.nan)})),
     "too few steps in time": ("max_steps", lambda n: hl.integrate(n, START, t1=1e3, max_steps=2)),

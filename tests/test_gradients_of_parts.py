@@ -96,7 +96,10 @@ def test_by_one_part_alone(case: str) -> None:
     """Some of the carried layers do not feel it directly."""
     method: Any = hl.Euler(0.5) if case == "two layers, all at once" else hl.BlockDescent()
     if case == "two memories":
-        parts = {"m": sy.Memory(_weight(3, 2, seed=0), lg.Softmax()), "n": sy.Memory(_weight(3, 2, seed=1), lg.ReLU())}
+        parts = {
+            "m": sy.Memory(_weight(3, 2, seed=0), lg.Softmax()),
+            "n": sy.Memory(_weight(3, 2, seed=1), lg.Softmax(2.0)),
+        }
         layers = {"a": hl.TanhLayer(2), "b": hl.TanhLayer(2)}
         parts |= {"w0": sy.Dense(_weight(2, 2, seed=2))}
         network = hl.HAM(layers, synapses=parts, connections=[(("a",), "m"), (("b",), "n"), (("a", "b"), "w0")])

@@ -70,8 +70,8 @@ def _newton(problem: Any, at: State, force: State) -> tuple[State, Bool[Array, "
     """`(1 - J H)^-1 force` to a tenth of the force, and whether the energy falls along it."""
     coupling, slope = _linearised(problem, at)
     end = _conjugate_gradients(coupling, slope, force, 0.1, 8)
-    # What the solve has no eye for, since others hardly feel it: saturated neurons, and the directions of a softmax or a
-    # norm that no activation depends on. Each solves its own equation.
+    # What the solve has no eye for, since others hardly feel it: saturated neurons, and directions of a softmax or
+    # a norm that no activation depends on. Each solves its own equation.
     felt, (left, felt_at_most) = slope(force), _unfelt(slope, end.residual)
     bent = slope(left)
     image = jax.tree.map(jnp.subtract, left, coupling(bent))
