@@ -90,6 +90,8 @@ def require(owner: str, array: FloatArray, holds: Callable[[FloatArray], Bool[Ar
 
 
 def _given(array: FloatArray) -> str:
+    if array.ndim == 0:
+        return f"got {np.asarray(array)!s}"
     return f"got {np.asarray(array)!r}" if array.size <= 8 else f"got an array of shape {array.shape}"
 
 
