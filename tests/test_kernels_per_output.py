@@ -94,8 +94,8 @@ def test_noise_of_each_point(x64: None) -> None:
     [
         (np.ones(3, np.float32), r"`noise` must be a number or have shape \(4,\).*got shape \(3,\)"),
         (np.ones((4, 3), np.float32), r"got shape \(4, 3\)"),
-        (np.array([1, 1, -2, 1], np.float32), r"`noise` must be non-negative and finite, got -2\.0"),
-        (np.array([1, 1, np.nan, 1], np.float32), "non-negative and finite, got nan"),
+        (np.array([1, 1, -2, 1], np.float32), r"`noise` must be non-negative and finite, got .*-2"),
+        (np.array([1, 1, np.nan, 1], np.float32), "non-negative and finite, got .*nan"),
     ],
 )
 def test_noise_that_is_none(noise: np.ndarray, message: str) -> None:
