@@ -45,6 +45,12 @@ class Closure(eqx.Module):
         return jax.tree.unflatten(jax.tree.structure(shape), found)
 
 
+def tracing() -> bool:
+    """Whether jax traces what runs now: outside, nothing can close over a traced array."""
+    with jex.take_current_trace() as trace:
+        return type(trace).__name__ != "EvalTrace"
+
+
 def closed_over(function: Callable[..., Any], *arrays: Any) -> tuple[Any, ...]:
     """The traced arrays that a function of arrays (or of their shapes and dtypes) closes over."""
     consts = jax.make_jaxpr(lambda *x: function(*x))(*arrays).consts

@@ -67,7 +67,7 @@ def test_sparse_coding(method: str) -> None:
 
     settled = jax.vmap(code)((images @ atoms.T).astype(np.float32))
     assert np.all(settled.converged)
-    assert np.all(settled.steps <= 60)
+    assert np.all(settled.steps <= 100)  # with one step size for all neurons, several hundreds
     found = np.asarray(jax.vmap(network.activations)(settled.state)["x"], np.float64)
 
     def lasso(a: np.ndarray) -> np.ndarray:
@@ -116,7 +116,7 @@ def test_coupled_layers_and_competition_arrive(kind: str, method: str) -> None:
     assert float(settled.energy) <= float(network.energy(start) - jnp.sum(current * network.activations(start)["x"]))
 
 
-@pytest.mark.parametrize("gradient", [hl.Unrolled(), hl.Truncated(3), hl.Implicit()], ids=lambda g: type(g).__name__)
+@pytest.mark.parametrize("gradient", [hl.Unrolled(), hl.Truncated(6), hl.Implicit()], ids=lambda g: type(g).__name__)
 def test_derivatives_through_damped_sweeps(gradient: Any, x64: None) -> None:
     """Of two layers that inhibit themselves, saturated and silent neurons among them: central differences."""
     rng = np.random.default_rng(3)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._closure import Closure, closed_over, closure_of
+from .._closure import Closure, closed_over, closure_of, tracing
 from .._network import HAM, activations_of
 from .._typing import FloatArray, FloatLike, Scalar, State
 from ..lagrangians import AbstractLagrangian
@@ -82,6 +82,8 @@ def closed_now(network: HAM, state: State) -> HAM:
     One that has been compiled with a function does not notice if that, a bound method of an object that changed, closes
     over other traced numbers now. (Nor would it of a function in a static field of a user's module.)
     """
+    if not tracing():
+        return network
     if all(map(_is_open, [*network.synapses.values(), *(layer.lagrangian for layer in network.layers.values())])):
         return network
     dtype = next((x.dtype for x in state.values()), jnp.result_type(float))

@@ -33,7 +33,7 @@ def damped_step(problem: Any, at: State, target: State) -> State:
 
     Near rest the energy changes by less than its rounding error, and says nothing. There the step must not overshoot
     instead: the slope of the energy at its end, `-<I + u - x, dg>`, may be at most 0.8 of what it was at its beginning,
-    with the other sign. On a quadratic that is a sufficient decrease.
+    with the other sign, and what the rounding of the forces makes it. On a quadratic that is a sufficient decrease.
 
     **Arguments:**
 
@@ -202,6 +202,7 @@ def _search(
     """The share of each neuron, and whether the direction is that of the undamped update after all."""
     before = problem.evaluate(at)
     g = activations_of(problem.network, at)
+    floor = problem.floor(at, before.target, 1)
 
     def look(shares: State, plain: Bool[Array, ""], tried: Int[Array, ""]) -> _Trial:
         direction = {n: jnp.where(plain, f, newton[n]) for n, f in force.items()}
@@ -210,9 +211,10 @@ def _search(
         after = problem.evaluate(there)
         left = {n: after.target[n] - x for n, x in there.items()}
         fell = after.energy < before.energy - before.rounding
-        level = (after.energy <= before.energy + before.rounding) & (
-            _slope(problem, there, left, step) <= 0.8 * jnp.abs(_slope(problem, at, force, step))
-        )
+        first, change = _slope(problem, at, force, step)
+        last, _ = _slope(problem, there, left, step)
+        unknown = inner(floor, {n: jnp.abs(dg) for n, dg in change.items()})
+        level = (after.energy <= before.energy + before.rounding) & (last <= 0.8 * jnp.abs(first) + unknown)
         moved = activations_of(problem.network, there)
         turned = {n: _turned(problem, n, force[n], left[n], step[n], moved[n] - g[n]) for n in force}
         return _Trial(shares, plain, ~(fell | level), turned, tried)
@@ -233,10 +235,10 @@ def _search(
     return end.shares, end.plain
 
 
-def _slope(problem: Any, at: State, force: State, step: State) -> Scalar:
-    """How fast the energy grows along a step: `-<I + u - x, dg>`."""
+def _slope(problem: Any, at: State, force: State, step: State) -> tuple[Scalar, State]:
+    """How fast the energy grows along a step, `-<I + u - x, dg>`, and `dg`."""
     _, change = jax.jvp(lambda x: activations_of(problem.network, x), (at,), (step,))
-    return -inner(force, change)
+    return -inner(force, change), change
 
 
 def _turned(

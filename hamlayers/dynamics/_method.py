@@ -177,7 +177,7 @@ def force_test(problem: Problem, carried: State, target: State, tolerances: Tole
     near = _all({n: force <= atol + coarse[n] * size for n, (force, size) in rms.items()})
     stuck = fell & near & (excess > 1) & ((excess > 0.9 * watch.closest) | jnp.isinf(watch.closest))
     nothing = jax.tree.map(jnp.zeros_like, forces)
-    floor = jax.lax.cond(anywhere(stuck), lambda: problem.floor(carried, target, dtype), lambda: nothing)
+    floor = jax.lax.cond(anywhere(stuck), lambda: problem.floor(carried, target, 4), lambda: nothing)
     lost = _all({n: jnp.all(f <= jnp.maximum(floor[n], allowed[n])) for n, f in forces.items()})
     return Seen(fell & ((excess <= 1) | (stuck & lost)), residual, excess, forces)
 

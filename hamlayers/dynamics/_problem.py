@@ -123,23 +123,24 @@ class Problem(eqx.Module):
         drive = drive_of(self.network, {name: g[name] for name in self.network.names})
         return self._driven({name: drive[name] for name in own})
 
-    def floor(self, carried: State, target: State, dtype: jnp.dtype) -> State:
+    def floor(self, carried: State, target: State, draws: int) -> State:
         """How large rounding alone may make the force on each carried neuron, given the current into it.
 
         Some units in the last place of state, current and input current, and what the current changes by if every
         state and activation that it is made of is changed by as many, with signs drawn at random: the root mean square
-        of four draws. Of a sum of `n` terms that cancel, that is what its `n` rounding errors come to.
+        of some draws. Of a sum of `n` terms that cancel, that is what its `n` rounding errors come to.
         """
+        dtype = widest_dtype(*(x.dtype for x in carried.values()))
 
         def probe(k: Int[Array, ""], squares: State) -> State:
             moved = self._nudged_drive(carried, k)
             return {n: s + jnp.square((moved[n] - target[n]).astype(dtype)) for n, s in squares.items()}
 
         nothing = {n: jnp.zeros(x.shape, dtype) for n, x in carried.items()}
-        squares = jax.lax.fori_loop(0, 4, probe, nothing)
+        squares = jax.lax.fori_loop(0, draws, probe, nothing)
         own = {n: jnp.abs(x).astype(dtype) + jnp.abs(target[n]).astype(dtype) for n, x in carried.items()}
         own |= {n: own[n] + jnp.abs(u).astype(dtype) for n, u in self.currents.items() if n in own}
-        return {n: jnp.sqrt(s / 4) + _unit(carried[n].dtype) * own[n] for n, s in squares.items()}
+        return {n: jnp.sqrt(s / draws) + _unit(carried[n].dtype) * own[n] for n, s in squares.items()}
 
     def _nudged_drive(self, carried: State, draw: Int[Array, ""]) -> State:
         """[`drive`][], everything that it goes through changed by some units in the last place."""

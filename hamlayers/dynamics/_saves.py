@@ -66,15 +66,15 @@ def with_energies(saveat: diffrax.SaveAt, energy: EnergyAt, dtypes: Dtypes) -> d
     """The same saves, with the energies where they cannot be computed afterwards, and with the end of the solve.
 
     Plain saves of the state stay as they are, since some adjoints take no others. A function that saves is called with
-    the user's time. What it gives is saved as floating-point numbers, since diffrax marks what a root-finding event
-    takes back by infinity, whatever the dtype.
+    the user's time and the state in its own dtypes. What it gives is saved as floating-point numbers, since diffrax
+    marks what a root-finding event takes back by infinity, whatever the dtype.
     """
     if _shows_its_end(saveat.subs):
         return saveat
 
     def extend(sub: diffrax.SubSaveAt) -> diffrax.SubSaveAt:
         def fn(t: Any, y: State, args: Any) -> _Saved:
-            return _Saved(jax.tree.map(_as_float, _asked(sub, t, y, args)), energy(t, y, args))
+            return _Saved(jax.tree.map(_as_float, _asked(sub, t, rounded(y, dtypes), args)), energy(t, y, args))
 
         return sub if _saves_states(sub) else eqx.tree_at(lambda s: s.fn, sub, fn)
 
@@ -112,7 +112,7 @@ def read(solution: diffrax.Solution, subs: Any, energy: EnergyAt, args: Any, sta
         if sub.fn is SAVE_STATE:
             return _Saved(rounded(saved.value, dtypes), saved.energy)
         time = jax.ShapeDtypeStruct((), jax.tree.leaves(start)[0].dtype)
-        given = eqx.filter_eval_shape(_asked, sub, time, start, args)
+        given = eqx.filter_eval_shape(_asked, sub, time, rounded(start, dtypes), args)
         return _Saved(jax.tree.map(lambda x, like: x.astype(jnp.result_type(like)), saved.value, given), saved.energy)
 
     ts: Any = solution.ts

@@ -119,9 +119,8 @@ def remedy(
         return f"Every step is given ({dt0=}): give `max_steps` as many as there are, or longer steps."
     if controller is None and is_smooth(inputs):
         return (
-            "`inputs` is a function, no `hamlayers.Piecewise`, so steps are at most the shortest time constant: if "
-            "it jumps between constants take that, which says when; if it is slow, a "
-            "`stepsize_controller` of your own."
+            "`inputs` is a function, so steps are at most the shortest time constant: where it jumps between constants "
+            "take `hamlayers.Piecewise`, which says when; where it is slow, a `stepsize_controller` of your own."
         )
     taus = [layer.tau for layer in network.layers.values()]
     known = [float(np.asarray(tau)) for tau in taus if not isinstance(tau, jax.core.Tracer)]
