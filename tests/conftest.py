@@ -71,7 +71,7 @@ def _forget_compiled_programs() -> Iterator[None]:
     maps = Path("/proc/self/maps")
     if not maps.exists() or maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
-    gc.collect()
+        gc.collect()
 
 
 @pytest.fixture

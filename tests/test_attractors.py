@@ -106,6 +106,7 @@ def test_a_mixture_of_two_close_patterns(apart: float, beta: float) -> None:
     assert doubled.kind == "pattern"
 
 
+@pytest.mark.full
 def test_other_layers_and_clamps(cold: hl.HAM, patterns: np.ndarray) -> None:
     state = hl.settle(cold, {"v": patterns[1]}, clamp={"v": True}).state
     found = hl.classify(cold, state, np.eye(5, dtype=np.float32), layer="h", clamp={"v": True})
@@ -161,6 +162,7 @@ def test_basin_of_a_double_well() -> None:
     assert (half.radius, half.radii.size) == (3.0, 1)  # half of the perturbations lead away from the barrier
 
 
+@pytest.mark.full
 def test_basins_shrink_with_the_number_of_patterns() -> None:
     """And what is clamped is not perturbed."""
     rng = np.random.default_rng(4)

@@ -380,6 +380,7 @@ def test_few_verdicts_are_unknown(count: int) -> None:
     assert min(counts[verdict] for verdict in ("all weights", "these weights", "unbounded")) >= count // 16, counts
 
 
+@pytest.mark.full
 def test_the_oracle_knows_the_conjugates() -> None:
     for name, family in oracle.FAMILIES.items():
         g = family.make().activation(jnp.asarray([-1.3, -0.2, 0.4, 2.1]))
@@ -464,6 +465,7 @@ def test_convexity_is_sampled() -> None:
         assert np.min(change) < 0
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["spline", "relu bases by column", "splines by row", "grouped", "layernorm shifted"])
 def test_what_is_convex_is_not_refuted(name: str) -> None:
     layer = hl.Layer(LAGRANGIANS[name](), SHAPE)

@@ -161,6 +161,7 @@ def test_other_tools_read_it(tmp_path: Path) -> None:
     assert np.array_equal(arrays[".synapses['recall'].weight"], network().synapses["recall"].weight)
 
 
+@pytest.mark.full
 def test_the_words_are_the_same_in_every_process(tmp_path: Path) -> None:
     """No address, no order of a set or hash may be among them, or nothing could be loaded in another process."""
     code = (

@@ -52,6 +52,7 @@ def test_table(report: hl.GradientReport) -> None:
     assert len({line.index("  ok") for line in lines[1:-1]}) == 1
 
 
+@pytest.mark.full
 def test_another_reference_in_single_precision() -> None:
     network, state = _network(np.float32)
     tried = {"implicit": hl.Implicit(), "none": hl.Truncated(1), "broken": _Broken(), "infinite": _Infinite()}

@@ -195,7 +195,7 @@ def test_where_the_steps_run_out_the_error_says_which_solver_to_take() -> None:
         ({}, diffrax.Tsit5(), None, None, r"time constant \(the time constants are between 0.001 and 1\): take .*RK5"),
         ({}, hl.ExponentialRK5(), pid, None, "synapses that are stiff themselves, for which .*Kvaerno5"),
         ({}, diffrax.Kvaerno3(), pid, None, "a looser tolerance"),
-        (wave, hl.ExponentialHeun(), None, None, "`inputs` is a function .* take `hamlayers.Piecewise`"),
+        (wave, hl.ExponentialHeun(), None, None, "`inputs` is a function, .* take `hamlayers.Piecewise`"),
         (
             {},
             hl.ExponentialHeun(),

@@ -240,7 +240,7 @@ PROGRAM = textwrap.dedent(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_sums_are_the_same_in_every_process_and_wherever_the_program_stands(tmp_path: Path) -> None:
     outputs = set()
     for seed in ("1", "2"):

@@ -136,6 +136,7 @@ def test_what_is_left(x64: None) -> None:
     assert set(left.currents) == {"h", "y", "k"}
 
 
+@pytest.mark.full
 def test_energy_and_forces_of_what_is_left(x64: None) -> None:
     """The parts add up at any state of the free layers."""
     network, start, currents = _network(), _state(), _currents()
@@ -228,7 +229,7 @@ def test_settled_as_without_folding(name: str, x64: None) -> None:
 METHODS = {"Euler": hl.Euler(0.4), "Integrate": hl.Integrate(dt0=None), "plain sweeps": hl.BlockDescent(None)}
 
 
-@pytest.mark.parametrize("name", only_full(METHODS, but=["Euler"]))
+@pytest.mark.parametrize("name", only_full(METHODS, but=["plain sweeps"]))
 def test_other_methods(name: str, x64: None) -> None:
     method, network, start, inputs = METHODS[name], _network(), _state(), _currents()
     options: Any = {"rtol": 1e-8, "atol": 1e-8, "inputs": inputs, "max_steps": 20000}
@@ -248,6 +249,7 @@ def _loss_and_slope() -> tuple[Callable, np.ndarray, np.ndarray]:
     return value, np.asarray(vector), np.asarray(jax.jit(jax.grad(value))(vector))
 
 
+@pytest.mark.full
 def test_derivative_against_differences(x64: None) -> None:
     """Along random directions of all parameters, clamped values and inputs together."""
     value, vector, slope = _loss_and_slope()
@@ -258,6 +260,7 @@ def test_derivative_against_differences(x64: None) -> None:
         np.testing.assert_allclose(slope @ direction, difference, rtol=1e-7)
 
 
+@pytest.mark.full
 def test_forward_mode(x64: None) -> None:
     value, vector, slope = _loss_and_slope()
     direction = np.random.default_rng(vector.size).normal(size=vector.size)
@@ -265,6 +268,7 @@ def test_forward_mode(x64: None) -> None:
     np.testing.assert_allclose(along, slope @ direction, rtol=1e-9)
 
 
+@pytest.mark.full
 def test_batch(x64: None) -> None:
     """Each member has the currents of its own clamped values."""
     network, batch = _network(), 3
@@ -331,7 +335,7 @@ def _loops(jaxpr: Any) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("name", only_full(GRADIENTS, but=["implicit", "propagation"]))
+@pytest.mark.parametrize("name", only_full(GRADIENTS, but=["implicit"]))
 def test_no_loop_knows_the_clamped_layer(name: str) -> None:
     """Nothing of its size in any sweep, nor in the conjugate gradients of the backward pass."""
     network = hl.HAM(

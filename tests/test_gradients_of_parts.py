@@ -10,6 +10,7 @@ import lineax as lx
 import numpy as np
 import optax
 import pytest
+from helpers import examples, only_full
 from hypothesis import given, settings
 
 import hamlayers as hl
@@ -47,14 +48,14 @@ def test_genuine_chain() -> None:
     """A softmax layer, one of silent neurons, and four more."""
     silent = hl.Layer(lg.ReLU(), 2, bias=np.full(2, 100.0))
     layers = {"v": hl.IdentityLayer(2), "h": hl.TanhLayer(3), "r": silent, "s": hl.SoftmaxLayer(3)}
-    ht.check_gradients(_chain(layers | {"y": hl.SigmoidLayer(2), "z": hl.ReluLayer(2)}), examples=2, seed=1)
+    ht.check_gradients(_chain(layers | {"y": hl.SigmoidLayer(2), "z": hl.ReluLayer(2)}), examples=1, seed=1)
 
 
 @pytest.mark.slow
-@settings(max_examples=6, derandomize=True, phases=(hypothesis.Phase.generate,), **NESTED)
+@settings(max_examples=examples(10), derandomize=True, phases=(hypothesis.Phase.generate,), **NESTED)
 @given(network=ht.settling_networks())
 def test_genuine_networks(network: hl.HAM) -> None:
-    ht.check_gradients(network, examples=2)
+    ht.check_gradients(network, examples=1)
 
 
 # --- one part of many -------------------------------------------------------------------------------------------------
@@ -88,8 +89,8 @@ def test_what_is_far_away_in_single_precision() -> None:
     [
         "isolated layer",
         "two layers, all at once",
-        pytest.param("two memories", marks=pytest.mark.slow),
-        pytest.param("frozen but for one", marks=pytest.mark.slow),
+        pytest.param("two memories", marks=pytest.mark.full),
+        pytest.param("frozen but for one", marks=pytest.mark.full),
     ],
 )
 def test_by_one_part_alone(case: str) -> None:
@@ -281,7 +282,7 @@ def _arctan(x: jax.Array, params: Any) -> jax.Array:
     return jnp.arctan(x)
 
 
-@pytest.mark.parametrize("where", ["alone", "grouped", "memory"])
+@pytest.mark.parametrize("where", only_full(["alone", "grouped", "memory"], but=["grouped"]))
 def test_activations_without_parameters_in_every_solver(where: str) -> None:
     """`convex` is known where nothing else is, so that settling is monotone in `fit`, `attractors` and under jit."""
     bare = lg.FromActivation(_arctan)

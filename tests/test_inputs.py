@@ -115,6 +115,7 @@ def test_inputs_that_say_when_they_jump_from_a_late_start() -> None:
         assert int(solved.stats["num_steps"]) < (300 if t0 > 100 else 30)
 
 
+@pytest.mark.full
 def test_jumps_that_the_dtype_of_the_state_cannot_tell_apart(x64: None) -> None:
     """A float32 state in double precision at 1e7, where float32 tells times apart to 1: the pulse is the one at 0."""
     network, state = _leaky(0.1), {"x": np.zeros(1, np.float32)}

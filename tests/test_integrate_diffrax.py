@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 import pytest
+from helpers import only_full
 
 import hamlayers as hl
 
@@ -97,7 +98,7 @@ CASES = {
 """Every option that the docs name, with a dtype, and most of them with an event."""
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", only_full(CASES, but=["jumps as numbers", "constant", "implicit", "every save"]))
 def test_options_of_diffrax_with_each_dtype_and_with_events(name: str, x64: None) -> None:
     """`x(t) = 1 - exp(-t)` to 2, or to one half, at `log 2`; in the dtype of the state."""
     case = CASES[name]()
@@ -141,6 +142,7 @@ def test_stochastic_solvers_with_each_dtype(solver: type, dtype: Any, x64: None)
     np.testing.assert_allclose(drawn.states["x"][:, 0], np.exp([-0.5, -1.0]), atol=5e-3)
 
 
+@pytest.mark.full
 def test_half_width_states_are_rounded_once_at_the_end() -> None:
     """Every kind of save has the dtype of each layer, and the values of a solve in float32, rounded."""
     network = hl.HAM({"x": hl.TanhLayer(2), "y": hl.IdentityLayer(1, tau=0.5)})

@@ -78,6 +78,7 @@ def test_default_saves_both_ends_and_completes_the_state(network: hl.HAM, state:
         solved.evaluate(1.0)
 
 
+@pytest.mark.full
 def test_every_way_of_saving_at_once(network: hl.HAM, state: dict, exact: Any) -> None:
     subs = {
         "ends": diffrax.SubSaveAt(t0=True, t1=True),
@@ -177,6 +178,7 @@ def test_default_steps_are_at_most_twice_the_largest_time_constant(network: hl.H
     assert steps.size < 300
 
 
+@pytest.mark.full
 def test_steady_state_event_ends_the_solve(network: hl.HAM, state: dict) -> None:
     event = diffrax.Event(diffrax.steady_state_event())
     saveat = SaveAt(t0=True, ts=np.array([1.0, 200.0]), t1=True)
@@ -192,7 +194,7 @@ def test_steady_state_event_ends_the_solve(network: hl.HAM, state: dict) -> None
     np.testing.assert_allclose(solved.energies[2], network.energy(rest), rtol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_derivatives_are_finite_where_an_event_left_slots_empty(network: hl.HAM, state: dict) -> None:
     event = diffrax.Event(diffrax.steady_state_event())
     saveat = SaveAt(t0=True, ts=np.array([1.0, 200.0]), t1=True)
@@ -300,6 +302,7 @@ def test_derivatives_at_adaptive_steps_by_every_adjoint(name: str, x64: None) ->
     np.testing.assert_allclose(along(start["v"], np.ones(3)), np.sum(expected), atol=1e-6)
 
 
+@pytest.mark.full
 def test_implicit_derivative_of_a_settled_state(x64: None) -> None:
     """`diffrax.ImplicitAdjoint` differentiates the fixed point, whatever the way there."""
     network, start = _network(np.float64), {"v": np.array([0.6, -0.9, 0.2])}
@@ -474,7 +477,6 @@ def test_states_that_are_not_finite(network: hl.HAM, state: dict) -> None:
         (infinite, state, {}),
         (wild, start, {}),
         (wild, start, {"solver": diffrax.Tsit5(), "metric": "state"}),
-        (wild, start, {"dt0": 0.1}),
         (wild, start, {"dt0": 0.1, "saveat": SaveAt(steps=True), "max_steps": 2048}),
     ]
     for case, x, options in cases:

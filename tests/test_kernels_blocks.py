@@ -71,6 +71,7 @@ def test_progress_is_written_when_asked_for(capsys) -> None:
     assert err.split("\r")[1:] == [f"kernel: block {count} of 6" for count in range(1, 6)] + ["kernel: block 6 of 6\n"]
 
 
+@pytest.mark.full
 def test_every_device_has_its_turn() -> None:
     code = """
 import jax, numpy as np

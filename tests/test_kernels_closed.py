@@ -436,6 +436,7 @@ def test_dual_of_lagrangians_and_functions() -> None:
     assert kernels.dual(d) is d
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("x64")
 def test_groups_give_the_mean() -> None:
     groups = lagrangians.ReLUBasis([[0.1, -0.5], [1.0, 0.2]], [[1.0, 2.0], [0.5, 0.0]])

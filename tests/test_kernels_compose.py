@@ -168,6 +168,7 @@ def every_net(*quick: str, more: tuple[str, ...] = ()) -> pytest.MarkDecorator:
     )
 
 
+@pytest.mark.full
 @every_net("residual", more=("positions", "product"))
 def test_the_diagonal_symmetry_copies_and_single_precision(net, shape, x64) -> None:
     x = _points(5, *shape)
@@ -187,6 +188,7 @@ def test_the_diagonal_symmetry_copies_and_single_precision(net, shape, x64) -> N
         np.testing.assert_allclose(single[apart], kernel[apart], rtol=0, atol=400 * scale)
 
 
+@pytest.mark.full
 def test_half_width() -> None:
     net, x = NETS["residual"], jnp.asarray(_points(3, 4, dtype=np.float32)).astype(jnp.bfloat16)
     got = net.kernel(x, get="ntk")
@@ -195,6 +197,7 @@ def test_half_width() -> None:
     assert np.array_equal(got, want.astype(jnp.bfloat16))
 
 
+@pytest.mark.full
 @every_net("positions")
 def test_any_leading_shape(net, shape, x64) -> None:
     x1, x2 = _points(2, 3, *shape), _points(1, 2, 2, *shape, seed=1)
@@ -246,6 +249,7 @@ def test_kernels_are_positive_semidefinite(x, name) -> None:
         _check_semidefinite(ntk, 6 * 64 * EPS if name == "erf" else 64 * math.sqrt(EPS))
 
 
+@pytest.mark.full
 @given(x=hnp.arrays(np.float64, (4, 4, 3, 2), elements=st.floats(-3, 3).map(lambda t: round(t, 3))))
 def test_kernels_of_images_are_positive_semidefinite(x) -> None:
     with jax.enable_x64(True):
@@ -330,6 +334,7 @@ def test_arrays_closed_over_in_a_transformation(x64) -> None:
         jax.jit(lambda a: net.kernel(a, spoilt))(x1)
 
 
+@pytest.mark.full
 def test_the_program_of_a_deep_net_grows_with_its_depth() -> None:
     """Sums over windows are not fused with all layers before them, whose work would be done again in each."""
     x = _points(2, 6, 6, 1, dtype=np.float32)
@@ -400,7 +405,7 @@ SLOW = (("circular, pool", "ntk"), ("residual", "ntk"), ("product with the input
 
 
 @pytest.mark.parametrize(
-    ("name", "parameterization"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
+    ("name", "parameterization"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.full) for case in SLOW)]
 )
 def test_finite_networks_on_average(name, parameterization) -> None:
     """With one activation on every path the mean over networks of *any* width is the limit: every width will do."""
@@ -415,6 +420,7 @@ def test_finite_networks_on_average(name, parameterization) -> None:
         assert (error <= 0.1 * np.abs(want).max()).all()  # else the test could not fail
 
 
+@pytest.mark.full
 def test_one_dimensional_convolutions_on_average() -> None:
     net = serial(
         conv(3, 1.3, 0.3, strides=2, width=8), relu, kernels.average_pool(2), kernels.flatten(), dense(width=4)
@@ -424,7 +430,7 @@ def test_one_dimensional_convolutions_on_average() -> None:
         assert (np.abs(np.mean(got, axis=0) - want) <= 6 * np.std(got, axis=0) / 32).all()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_wide_networks_approach_the_limit_as_one_over_the_root_of_the_width() -> None:
     x = _points(3, 4, dtype=np.float32)
     errors, limits = [], ()
@@ -442,6 +448,7 @@ def test_wide_networks_approach_the_limit_as_one_over_the_root_of_the_width() ->
     assert (errors[1] < 0.15).all()
 
 
+@pytest.mark.full
 def test_the_activations_of_one_very_wide_layer() -> None:
     x = _points(4, 3, dtype=np.float32)
     net = serial(dense(1.3, 0.3, width=4096), erf)
@@ -495,6 +502,7 @@ def _close_both(got: object, want: object, *, rounding: float) -> None:
         _close(one, other, rounding=rounding)
 
 
+@pytest.mark.full
 def test_a_filter_over_the_whole_image_is_a_dense_layer(x64) -> None:
     x1, x2 = _points(3, 4, 5, 2), _points(2, 4, 5, 2, seed=1)
     whole = serial(conv((4, 5), 1.4, 0.2, padding="VALID"), erf, kernels.flatten(), dense(0.9, 0.1))
@@ -505,6 +513,7 @@ def test_a_filter_over_the_whole_image_is_a_dense_layer(x64) -> None:
     _close_both(first.kernel(x1, x2, get=BOTH), want, rounding=32)
 
 
+@pytest.mark.full
 def test_pooling_over_one_position_changes_nothing(x64) -> None:
     """The same network with the covariances between all positions, and with those at equal positions alone."""
     x = _points(3, 5, 4, 2)
@@ -517,7 +526,7 @@ def test_pooling_over_one_position_changes_nothing(x64) -> None:
     _close_both(image, line, rounding=4)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_global_pooling_is_pooling_over_everything_and_forgets_shifts(x64) -> None:
     x = _points(3, 4, 6, 2)
     parts = [conv((3, 2), 1.2, 0.1, padding="CIRCULAR"), erf, conv((2, 2), padding="CIRCULAR")]
@@ -533,6 +542,7 @@ def test_global_pooling_is_pooling_over_everything_and_forgets_shifts(x64) -> No
 # --- composition ----------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_nesting_changes_nothing(x64) -> None:
     x = _points(3, 4)
     flat = serial(dense(1.2), relu, dense(0.8, 0.3), erf, dense())
@@ -543,6 +553,7 @@ def test_nesting_changes_nothing(x64) -> None:
         assert np.array_equal(of_flat, other)
 
 
+@pytest.mark.full
 def test_branches_add_multiply_and_average(x64) -> None:
     x = _points(3, 4)
     a, b = serial(dense(1.2, width=2), relu, dense(0.8, 0.3, width=2)), serial(dense(0.7, width=6), erf, dense(width=6))

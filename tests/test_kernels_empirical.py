@@ -291,6 +291,7 @@ def _energy_network() -> Any:
     )
 
 
+@pytest.mark.full
 def test_kernel_of_a_settled_state_by_finite_differences(x64) -> None:
     network, x = _energy_network(), _normal(2, 3, 3)
     learned, fixed = eqx.partition(network, eqx.is_inexact_array)

@@ -157,6 +157,7 @@ def test_the_exact_hinge_lies_within_the_rounding_of_the_corner() -> None:
     assert np.any(np.abs(f * y - 0.5) < 2e-3)  # some points do slide
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("x64")
 def test_single_precision_agrees_with_double() -> None:
     arrays = _problem()
@@ -239,6 +240,7 @@ def test_curvature_bounds_the_second_derivative(loss: kernels.AbstractLoss) -> N
 # --- what cannot be done ----------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("x64")
 def test_failure_is_raised_or_reported() -> None:
     k, _, y, f0, _ = _problem()
@@ -279,7 +281,7 @@ def test_it_runs_inside_transformations() -> None:
     np.testing.assert_allclose(found[0], alone, atol=1e-10)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.usefixtures("x64")
 def test_it_can_be_differentiated_with_a_solver_that_can() -> None:
     k, _, y, f0, _ = _problem()

@@ -31,6 +31,7 @@ def _gradients(of: Callable) -> np.ndarray:
     return np.array(jax.jit(jax.grad(lambda *a: jnp.sum(of(*a)), (0, 1, 2)))(c, v1, v2))
 
 
+@pytest.mark.full
 def test_second_derivatives_at_full_correlation(x64: None) -> None:
     exact = _gradients(kernels.Relu().derivative)
     # the quadrature is right to 1e-9; the limits are of polynomials through 8 points
@@ -41,6 +42,7 @@ def test_second_derivatives_at_full_correlation(x64: None) -> None:
         np.testing.assert_allclose(_gradients(dual.derivative), exact, rtol=0, atol=tolerance)
 
 
+@pytest.mark.full
 def test_gradient_of_derivative_along_the_diagonal(x64: None) -> None:
     # a kink away from 0, where what is infinite cancels and what is finite must stay
     dual, v, h = from_function(bent), 1.3, 1e-5
@@ -72,6 +74,7 @@ def test_parameters_of_a_kernel_function(x64: None) -> None:
             assert float(a) == pytest.approx(float(b), rel=1e-12)
 
 
+@pytest.mark.full
 def test_variances_beyond_the_range(x64: None) -> None:
     dual = from_function(jnp.tanh)
     for call in (lambda: dual(1.0, 1.0, 30.0), lambda: dual.derivative(30.0, 30.0, 30.0), lambda: dual.diagonal(30.0)):
@@ -86,7 +89,7 @@ def test_variances_beyond_the_range(x64: None) -> None:
     assert float(from_function(lambda x: x * x + x).diagonal(1e3)) == pytest.approx(3e6 + 1e3, rel=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_large_variances_that_were_asked_for(x64: None) -> None:
     # E[tanh'(u)^2] by the trapezoidal rule, of which 0.01 is a step far below the width of the integrand
     u = 0.01 * np.arange(-4000, 4001)
@@ -142,6 +145,7 @@ def test_expected_error_counts_rounding() -> None:
     assert 16 * eps <= from_function(jax.nn.gelu).expected_error <= 17 * eps
 
 
+@pytest.mark.full
 def test_many_jumps(x64: None) -> None:
     # E[floor(u)^2] = sum over n of n^2 P(n < u < n + 1)
     dual = kernels.dual(jnp.floor)

@@ -125,6 +125,7 @@ def test_relu_at_every_correlation(v: tuple[float, float], x64: None) -> None:
     assert np.allclose(dual.diagonal(np.array(v)), np.array(v) / 2, rtol=1e-12)
 
 
+@pytest.mark.full
 def test_jump_is_a_point_mass_of_the_slope(x64: None) -> None:
     dual = from_function(step)
     c = CORRELATIONS[1:7] * math.sqrt(0.3 * 7)
@@ -140,11 +141,11 @@ def test_jump_is_a_point_mass_of_the_slope(x64: None) -> None:
 @pytest.mark.parametrize(
     ("fn", "kinks"),
     [
-        (jax.nn.relu, (0.0,)),
-        (jax.nn.hard_tanh, (-1.0, 1.0)),
-        (jax.nn.relu6, (0.0, 6.0)),
-        (soft_threshold, (-0.37, 0.37)),
-        (jax.nn.elu, (0.0,)),
+        pytest.param(jax.nn.relu, (0.0,), marks=pytest.mark.full),
+        pytest.param(jax.nn.hard_tanh, (-1.0, 1.0), marks=pytest.mark.full),
+        pytest.param(jax.nn.relu6, (0.0, 6.0), marks=pytest.mark.full),
+        pytest.param(soft_threshold, (-0.37, 0.37), marks=pytest.mark.full),
+        pytest.param(jax.nn.elu, (0.0,), marks=pytest.mark.full),
         (lambda x: jnp.where(x > 1 / 3, x * x, jnp.sin(x)), (1 / 3,)),
         (lambda x: jnp.clip(jnp.floor(x), -2, 2), (-1.0, 0.0, 1.0, 2.0)),
         (lambda x: jnp.tanh(50 * x), ()),
@@ -241,6 +242,7 @@ def test_hinges_in_float32() -> None:
     assert abs(float(value) - HARD_TANH) <= 16 * float(jnp.finfo(jnp.float32).eps)
 
 
+@pytest.mark.full
 def test_steep_and_smooth(x64: None) -> None:
     # tanh(a x) tends to the sign, whose dual is 2 arcsin(rho) / pi; the difference is of order 1 / a^2
     dual = from_function(lambda x: jnp.tanh(5e3 * x))
@@ -302,6 +304,7 @@ def test_smooth_functions_to_1e_8(name: str, x64: None) -> None:
     assert dual.expected_error <= 1e-8
 
 
+@pytest.mark.full
 def test_large_degrees_are_finite(x64: None) -> None:
     for method, degree in (("gauss-hermite", 400), ("hermite", 1024)):
         dual = from_function(jnp.tanh, method=method, degree=degree)
@@ -310,6 +313,7 @@ def test_large_degrees_are_finite(x64: None) -> None:
     assert np.isfinite(dual(1.0, 1.0, 1.0))
 
 
+@pytest.mark.full
 def test_gelu_at_degree_25() -> None:
     exact = 0.22470283705385927
     for fn, low, high in ((jax.nn.gelu, 1e-6, 1e-4), (jax_exact_gelu, 0, 3e-7)):
@@ -335,6 +339,7 @@ def test_derivatives(fn: Callable, method: str, degree: int, x64: None) -> None:
     assert np.all(np.isfinite(found[0][1:, 8:]))
 
 
+@pytest.mark.full
 def test_parameters_are_leaves(x64: None) -> None:
     h = 1e-5
 
@@ -388,6 +393,7 @@ def test_kernels_are_positive_semidefinite(fn: Callable, options: dict, seed: in
 _DUALS: dict[str, kernels.AbstractDual] = {}
 
 
+@pytest.mark.full
 def test_shapes_give_the_same(x64: None) -> None:
     dual = from_function(jnp.tanh, method="hermite", degree=32)
     v1, v2 = np.linspace(0.1, 2, 81)[:, None], np.linspace(0.2, 3, 80)[None]
@@ -398,6 +404,7 @@ def test_shapes_give_the_same(x64: None) -> None:
     assert whole.shape == (81, 80)
 
 
+@pytest.mark.full
 def test_float32() -> None:
     eps = float(jnp.finfo(jnp.float32).eps)
     c, v = jnp.asarray([1.0, 0.9, -1.0], jnp.float32), jnp.float32(1)

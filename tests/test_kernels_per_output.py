@@ -42,6 +42,7 @@ def test_cross_entropy_of_outputs_with_kernels_of_their_own(x64: None) -> None:
     np.testing.assert_allclose(found.f_test, f0_test + np.einsum("ijab,tjb->tia", test, exact), atol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", lambda f, y: jnp.mean(jnp.sum((f - y) ** 4, axis=1))])
 def test_outputs_that_share_a_kernel_do_not_need_the_whole(loss: str | Callable, x64: None) -> None:
     kernel, test, y, f0, f0_test = _problem()

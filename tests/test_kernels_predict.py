@@ -123,6 +123,7 @@ def test_regulariser_is_in_units_of_the_mean_diagonal() -> None:
 # --- inside transformations -----------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_arrays_may_be_closed_over() -> None:
     k, test, y, f0, _ = _problem(4)
     predict = kernels.gradient_descent(k, y, "mse", test)
@@ -325,6 +326,7 @@ def test_single_precision_agrees_with_double(options: dict) -> None:
         np.testing.assert_allclose(single, wide, atol=bound)
 
 
+@pytest.mark.full
 def test_it_can_be_compiled_and_differentiated() -> None:
     k, test, y, f0, f0_test = _problem()
     predict = kernels.gradient_descent(k, y, "mse", test)

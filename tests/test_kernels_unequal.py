@@ -138,7 +138,7 @@ def _check(name: str, seed: int, dtype: Any) -> None:
         ("waves", 0),
         ("bumps", 0),
         *(
-            pytest.param(name, seed, marks=pytest.mark.slow)
+            pytest.param(name, seed, marks=pytest.mark.full)
             for name, seed in (("steep", 0), ("exponentials", 0), ("waves", 1), ("bumps", 1), ("steep", 1))
         ),
     ],
@@ -147,13 +147,13 @@ def test_random_functions_at_unequal_variances(name: str, seed: int, x64: None) 
     _check(name, seed, np.float64)
 
 
-@pytest.mark.parametrize("name", ["waves", *(pytest.param(n, marks=pytest.mark.slow) for n in ("bumps", "steep"))])
+@pytest.mark.parametrize("name", ["waves", *(pytest.param(n, marks=pytest.mark.full) for n in ("bumps", "steep"))])
 def test_random_functions_at_unequal_variances_in_float32(name: str) -> None:
     _check(name, 2, np.float32)
 
 
 @pytest.mark.parametrize(
-    "name", ["bumps", *(pytest.param(name, marks=pytest.mark.slow) for name in ("waves", "steep"))]
+    "name", ["bumps", *(pytest.param(name, marks=pytest.mark.full) for name in ("waves", "steep"))]
 )
 def test_gradients_at_unequal_variances(name: str, x64: None) -> None:
     fn, exact = FAMILIES[name](np.random.default_rng(3))

@@ -537,6 +537,7 @@ def test_hamux_values_overflow(hamux) -> None:
         assert np.isfinite(ours.energy(x))
 
 
+@pytest.mark.full
 def test_hamux_norms_overflow(hamux) -> None:
     x = jnp.array([1e30, -1e30])
     for ours, theirs, gain in [
@@ -574,6 +575,7 @@ def test_hamux_energy_has_no_derivative_by_its_parameters(hamux) -> None:
     assert np.isfinite(eqx.filter_grad(lambda layer: layer.energy(x))(hl.ExpLayer(1)).lagrangian.beta)
 
 
+@pytest.mark.full
 def test_hamux_energy_has_no_curvature(hamux) -> None:
     """The conjugate of `x^2 / 2` is `g^2 / 2`, whose second derivative is 1."""
     layer = hamux.NeuronLayer(hamux.lagr_identity, (1,))
@@ -582,6 +584,7 @@ def test_hamux_energy_has_no_curvature(hamux) -> None:
     assert jax.hessian(lg.Identity().conjugate)(g)[0, 0] == 1
 
 
+@pytest.mark.full
 def test_hamux_softmax_of_rows_is_not_a_lagrangian(hamux) -> None:
     x = jax.random.normal(jax.random.key(0), (3, 4))
     with pytest.raises(TypeError, match="scalar-output"):
@@ -600,6 +603,7 @@ def test_hamux_counts_the_shift_once_per_row(hamux) -> None:
     _agree(jax.jit(jax.grad(lambda x: ours(x)))(x), rows + delta)
 
 
+@pytest.mark.full
 def test_hamux_small_powers_have_no_second_derivative(hamux) -> None:
     x = jnp.array([-1.0, 0.0, 4.0])
     theirs = jnp.diagonal(jax.jit(jax.hessian(lambda x: hamux.lagr_repu(x, 1.5)))(x))

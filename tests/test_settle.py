@@ -513,7 +513,7 @@ def _drawn(data: st.DataObject, template: str, dtype: Any) -> tuple:
     [
         pytest.param("chain", np.float32, hl.Anderson(), id="chain, anderson"),
         pytest.param("triangle", np.float64, None, id="triangle, plain, double"),
-        pytest.param("unknown", np.float32, hl.Nesterov(), id="unknown curvature, nesterov"),
+        pytest.param("unknown", np.float32, hl.Nesterov(), id="unknown curvature, nesterov", marks=pytest.mark.full),
     ],
 )
 @hypothesis.given(data=st.data())

@@ -389,6 +389,7 @@ def test_a_mask_known_only_at_run_time_on_coupled_neurons(x64: None) -> None:
     assert float(settled.energy) <= float(network.energy(start))
 
 
+@pytest.mark.full
 def test_memory_does_not_grow_with_the_number_of_steps() -> None:
     network, start, inputs = _small(np.float32)
     arrays, statics = eqx.partition((network, start, inputs), eqx.is_inexact_array)
@@ -408,6 +409,7 @@ def test_memory_does_not_grow_with_the_number_of_steps() -> None:
     assert used(hl.Unrolled(), 5000) > used(hl.Unrolled(), 50)
 
 
+@pytest.mark.full
 def test_the_derivative_does_not_depend_on_the_method(small: np.ndarray, x64: None) -> None:
     for method in (
         hl.Euler(0.4),
@@ -426,7 +428,7 @@ def test_the_derivative_does_not_depend_on_the_method(small: np.ndarray, x64: No
         pytest.param(hl.BlockDescent(None), id="plain"),
         pytest.param(hl.BlockDescent(hl.Anderson()), id="anderson", marks=pytest.mark.full),
         pytest.param(hl.Synchronous(), id="synchronous", marks=pytest.mark.full),
-        pytest.param(hl.Optimistix(optx.FixedPointIteration(1e-14, 1e-14)), id="optimistix"),
+        pytest.param(hl.Optimistix(optx.FixedPointIteration(1e-14, 1e-14)), id="optimistix", marks=pytest.mark.full),
     ],
 )
 def test_unrolled_goes_through_every_method(method: Any, small: np.ndarray, x64: None) -> None:
@@ -434,13 +436,14 @@ def test_unrolled_goes_through_every_method(method: Any, small: np.ndarray, x64:
     assert _error(_gradient(_small(), hl.Unrolled(), method=method, **options), small) < 1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_unrolled_goes_through_the_dynamics(small: np.ndarray, x64: None) -> None:
     method = hl.Integrate(100.0, stepsize_controller=diffrax.PIDController(rtol=1e-9, atol=1e-11, dtmax=0.5))
     options = {"rtol": 1e-7, "atol": 1e-8, "max_steps": 4096}
     assert _error(_gradient(_small(), hl.Unrolled(), method=method, **options), small) < 1e-4
 
 
+@pytest.mark.full
 def test_unrolled_has_no_gradient_of_roots_at_zero(x64: None) -> None:
     """A start at zero and a layer all of whose neurons are clamped: forces and sizes of exactly zero."""
     network, _, _ = _small()
@@ -477,6 +480,7 @@ def test_one_sweep_by_hand(x64: None) -> None:
     np.testing.assert_allclose(found, np.outer(c, p) + np.outer(v, hessian @ w.T @ c), atol=1e-10)
 
 
+@pytest.mark.full
 def test_order_of_equilibrium_propagation(small: np.ndarray, x64: None) -> None:
     """The error falls with the square of the nudge if centred, in proportion to it if not."""
     for centred, order in ((True, 2), (False, 1)):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import examples, only_full, run_python
+from helpers import examples, run_python
 from hypothesis import given, settings
 
 import hamlayers as hl
@@ -60,6 +60,7 @@ def _smallest(strategy: st.SearchStrategy, wanted: Any) -> Any:
     )
 
 
+@pytest.mark.full
 def test_shrinking_ends_at_what_is_readable() -> None:
     tanh = _smallest(ht.lagrangians((1,)), lambda drawn: isinstance(drawn, lg.Tanh))
     assert float(tanh.beta) == 1
@@ -71,8 +72,8 @@ def test_shrinking_ends_at_what_is_readable() -> None:
     assert np.all(8 * state == np.round(8 * state))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("largest", only_full([2, 4], but=[2]))
+@pytest.mark.full
+@pytest.mark.parametrize("largest", [2, 4])
 def test_networks_shrink_to_one_layer(largest: int) -> None:
     network = _smallest(ht.networks(kinds=[lg.Identity], max_layers=largest), lambda drawn: True)
     assert len(network.layers) == 1
@@ -114,7 +115,7 @@ def test_states_of_a_network_fit_it() -> None:
     fit()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_networks_of_every_kind_are_drawn() -> None:
     drawn: list[hl.HAM] = []
     identity = [lg.Identity, lg.Tanh]  # quick to build
