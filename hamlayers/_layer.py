@@ -82,7 +82,13 @@ class Layer(eqx.Module):
                 f"and a scalar energy, got shapes {activation.shape} and {energy.shape}."
             )
 
-    def _shifted(self, x: FloatArray) -> FloatArray:
+    def preactivation(self, x: FloatLike) -> FloatArray:
+        """`x - b`, what the Lagrangian and its gradient are taken of.
+
+        **Raises:** `TypeError` for anything but real floating-point numbers; `ValueError` for another shape than the
+        layer's.
+        """
+        x = as_float_array("Layer", "x", x)
         if x.shape != self.shape:
             raise ValueError(
                 f"Layer: the state must have the layer's shape {self.shape}, got {x.shape}; batch with `jax.vmap`."
@@ -91,11 +97,11 @@ class Layer(eqx.Module):
 
     def activation(self, x: FloatLike) -> FloatArray:
         """`g = grad L(x - b)`, of the layer's shape."""
-        return self.lagrangian.activation(self._shifted(as_float_array("Layer", "x", x)))
+        return self.lagrangian.activation(self.preactivation(x))
 
     def energy(self, x: FloatLike) -> Scalar:
         """`<x, g> - L(x - b)` with `g = grad L(x - b)`, a scalar in the units of `L`."""
-        shifted = self._shifted(as_float_array("Layer", "x", x))
+        shifted = self.preactivation(x)
         energy = self.lagrangian.energy(shifted)
         if self.bias is None:
             return energy

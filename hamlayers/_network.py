@@ -273,6 +273,21 @@ def widened(state: State) -> State:
     return {name: x.astype(working_dtype(x.dtype)) for name, x in state.items()}
 
 
+def part_of(network: HAM, names: Sequence[str], connections: Sequence[Connection]) -> HAM:
+    """Some layers and connections of a network, unchecked, since they have been: so within a compiled program."""
+    used = {synapse for _, synapse in connections}
+    part = object.__new__(HAM)
+    fields: dict[str, Any] = {
+        "layers": OrderedDict((name, network.layers[name]) for name in names),
+        "synapses": {name: synapse for name, synapse in network.synapses.items() if name in used},
+        "connections": tuple(connections),
+        "names": tuple(names),
+    }
+    for name, value in fields.items():
+        object.__setattr__(part, name, value)
+    return part
+
+
 def activations_of(network: HAM, state: State) -> State:
     """`g_i` of a checked state."""
     return {name: network.layers[name].activation(x) for name, x in state.items()}

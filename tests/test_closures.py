@@ -1,7 +1,7 @@
 """What the functions in a network close over is differentiated, wherever they are and whatever they are."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import diffrax
@@ -110,16 +110,17 @@ LAYERS: dict[str, Callable[[Any], Any]] = {
     "user's": lambda th: _Users(lambda: th),
     "grouped": lambda th: lg.Grouped([lg.FromActivation(functools.partial(_inside, th)), lg.Tanh()]),
 }
-TH = 0.2 + 0.05 * np.arange(len(SYNAPSES) + len(LAYERS))
+ALL = (*SYNAPSES, *LAYERS)
+TH = 0.2 + 0.05 * np.arange(len(ALL))
 
 
-FEW = ("closure", "memory of a user's", "user's")
+FEW = ("closure", "partial", "static field", "memory of a user's", "user's")
 
 
-def _network(th: Any, names: Iterable[str] = (*SYNAPSES, *LAYERS)) -> hl.HAM:
+def _network(th: Any, names: Sequence[str] = ALL) -> hl.HAM:
     """All of them in one network, each with a number of its own."""
     weights = 0.3 * np.random.default_rng(0).normal(size=(len(LAYERS), 3, 2))
-    number = dict(zip(names, th, strict=False))
+    number = dict(zip(names, th, strict=True))
     parts = {name: make(number[name]) for name, make in SYNAPSES.items() if name in number}
     connections = [(("v",), name) for name in parts]
     layers = {"v": hl.IdentityLayer(3)}
@@ -132,15 +133,15 @@ def _network(th: Any, names: Iterable[str] = (*SYNAPSES, *LAYERS)) -> hl.HAM:
     return hl.HAM(layers, synapses=parts, connections=connections)
 
 
-def _loss(th: Any, gradient: Any = hl.Implicit(), names: Iterable[str] = (*SYNAPSES, *LAYERS)) -> jax.Array:
+def _loss(th: Any, gradient: Any = hl.Implicit(), names: Sequence[str] = ALL) -> jax.Array:
     settled = hl.settle(_network(th, names), {"v": jnp.ones(3)}, gradient=gradient, **TIGHT)
     return sum((jnp.sum(jnp.cos(x)) for x in settled.state.values()), 0.3 * settled.energy)
 
 
-@pytest.mark.parametrize("names", [pytest.param((*SYNAPSES, *LAYERS), marks=pytest.mark.full), FEW], ids=len)
+@pytest.mark.parametrize("names", [pytest.param(ALL, marks=pytest.mark.full), FEW], ids=len)
 def test_numbers_closed_over(names: tuple[str, ...], x64: None) -> None:
     """In reverse and forward mode, in a batch, and twice, against finite differences."""
-    th, loss, step = TH[: len(names)], functools.partial(_loss, names=names), 1e-4
+    th, loss, step = TH[[ALL.index(name) for name in names]], functools.partial(_loss, names=names), 1e-4
     value = jax.jit(jax.vmap(loss))
     around = th + step * np.concatenate([np.eye(th.size), -np.eye(th.size)])
     plus, minus = np.split(np.asarray(value(around)), 2)
@@ -160,6 +161,7 @@ def test_numbers_closed_over(names: tuple[str, ...], x64: None) -> None:
     np.testing.assert_allclose(curve, (ahead - behind) / (2 * step), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.full
 def test_every_kind_of_function_that_closes_over_a_number(x64: None) -> None:
     value = jax.jit(jax.vmap(_loss))
     around = TH + 1e-4 * np.concatenate([np.eye(TH.size), -np.eye(TH.size)])
@@ -179,7 +181,7 @@ def test_every_kind_of_function_that_closes_over_a_number(x64: None) -> None:
     ids=lambda gradient: type(gradient).__name__,
 )
 def test_numbers_closed_over_by_the_other_gradients(gradient: Any, x64: None) -> None:
-    th = TH[: len(FEW)]
+    th = TH[[ALL.index(name) for name in FEW]]
     found = jax.jit(jax.vmap(jax.grad(lambda th: _loss(th, gradient, FEW))))(np.stack([th, th]))
     expected = jax.jit(jax.grad(lambda th: _loss(th, names=FEW)))(th)
     np.testing.assert_allclose(found, np.stack([expected, expected]), rtol=1e-5, atol=1e-7)
@@ -233,7 +235,7 @@ CHANGING: dict[str, Callable[[Callable], Any]] = {
     ("name", "where"),
     only_full(
         [(name, where) for name in SOLVERS for where in CHANGING],
-        but=[("settle", "bound method"), ("integrate", "static field"), ("sample", "memory of a user's")],
+        but=[("settle", "bound method"), ("sample", "memory of a user's")],
     ),
 )
 def test_an_object_that_changes_in_every_solver(name: str, where: str) -> None:
@@ -269,6 +271,7 @@ def test_the_same_function_compiles_once() -> None:
     assert len(traced) == before
 
 
+@pytest.mark.full
 def test_a_solve_backwards_in_time(x64: None) -> None:
     """`diffrax.BacksolveAdjoint` has a rule of its own; with constant steps, which it takes the other way."""
 

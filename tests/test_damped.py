@@ -100,7 +100,10 @@ def _repelled(g: jax.Array) -> jax.Array:
 
 
 @pytest.mark.parametrize("method", only_full(METHODS, but=["nesterov"]))
-@pytest.mark.parametrize("kind", ["rows of a softmax", "normalised tokens", "winner takes all", "grouped"])
+@pytest.mark.parametrize(
+    "kind",
+    only_full(["rows of a softmax", "normalised tokens", "winner takes all", "grouped"], but=["normalised tokens"]),
+)
 def test_coupled_layers_and_competition_arrive(kind: str, method: str) -> None:
     current = np.random.default_rng(2).normal(size=(6, 5)).astype(np.float32)
     members = [lagrangians.Softmax(2.0), lagrangians.Tanh(), lagrangians.Sigmoid(3.0)] * 2

@@ -86,7 +86,7 @@ def _solve(steps: jax.Array, t0: jax.Array, t1: jax.Array, coupling: jax.Array) 
 
 
 @pytest.mark.parametrize("t1", [1.0, -1.0])
-@pytest.mark.parametrize("coupling", [1.0, 0.0])
+@pytest.mark.parametrize("coupling", [pytest.param(1.0, marks=pytest.mark.full), 0.0])
 def test_order_of_convergence_and_of_the_error_estimate(t1: float, coupling: float, x64: None) -> None:
     """Five at the end of steps, four between them; the estimate is of fifth order, also for inputs of time alone."""
     steps = t1 / np.array([4.0, 8.0, 16.0, 32.0])

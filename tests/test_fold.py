@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 
 import hamlayers as hl
 from hamlayers import lagrangians, synapses
-from hamlayers.dynamics._clamp import driven_energy, driven_force
+from hamlayers.dynamics._driven import Driven
 from hamlayers.dynamics._fold import fold
 
 
@@ -122,31 +122,31 @@ FROZEN: dict[str, Any] = dict.fromkeys(HELD, True) | {"p": np.array([True, False
 
 def test_what_is_left(x64: None) -> None:
     network = _network()
-    left = fold(
-        network,
-        network.check_state(_state()),
-        {n: jnp.asarray(m) if n == "p" else m for n, m in FROZEN.items()},
-        _currents(),
-    )
-    assert left.network.names == ("h", "y", "k", "p")  # `x` and `z` are gone, and the order is that of the declaration
-    assert tuple(synapse for _, synapse in left.network.connections) == KEPT
-    assert set(left.network.synapses) == set(KEPT)
+    frozen = {n: jnp.asarray(m) if n == "p" else m for n, m in FROZEN.items()}
+    left = fold(Driven(network, frozen, _currents()), network.check_state(_state()))
+    kept = left.driven.network
+    assert kept.names == ("h", "y", "k", "p")  # `x` and `z` are gone, and the order is that of the declaration
+    assert tuple(synapse for _, synapse in kept.connections) == KEPT
+    assert set(kept.synapses) == set(KEPT)
     assert set(left.state) == {"h", "y", "k", "p"}
-    assert set(left.frozen) == {"k", "p"}
-    assert set(left.currents) == {"h", "y", "k"}
+    assert set(left.driven.frozen) == {"k", "p"}
+    assert set(left.driven.currents) == {"h", "y", "k"}
+    again = hl.HAM(kept.layers, synapses=kept.synapses, connections=kept.connections)  # as the constructor makes it
+    assert jax.tree.structure(kept) == jax.tree.structure(again)
 
 
 @pytest.mark.full
 def test_energy_and_forces_of_what_is_left(x64: None) -> None:
     """The parts add up at any state of the free layers."""
     network, start, currents = _network(), _state(), _currents()
-    left = fold(network, network.check_state(start), dict.fromkeys(HELD, True), currents)
+    whole = Driven(network, dict.fromkeys(HELD, True), currents)
+    left = fold(whole, network.check_state(start))
     for seed in (40, 50, 60):
         state = _state(seed) | {name: start[name] for name in HELD}
-        rest = {name: state[name] for name in left.network.names}
-        total = driven_energy(left.network, left.currents, rest) + left.energy
-        np.testing.assert_allclose(total, driven_energy(network, currents, state), rtol=1e-13)
-        found, force = driven_force(left.network, left.currents, rest), driven_force(network, currents, state)
+        rest = {name: state[name] for name in left.driven.network.names}
+        total = left.driven.energy(rest) + left.energy
+        np.testing.assert_allclose(total, whole.energy(state), rtol=1e-13)
+        found, force = left.driven.force(rest), whole.force(state)
         for name in ("h", "y", "p"):
             np.testing.assert_allclose(found[name], force[name], rtol=1e-12, atol=1e-13)
 
@@ -155,8 +155,8 @@ def test_energy_and_forces_of_what_is_left(x64: None) -> None:
 def test_nothing_held_nothing_folded(clamp: dict, x64: None) -> None:
     """Layers held by a mask, even one that holds every neuron, stay where they are."""
     network, state = _network(), _state()
-    left = fold(network, state, clamp, {})
-    assert left.network is network
+    left = fold(Driven(network, clamp, {}), state)
+    assert left.driven.network is network
     assert left.state is state
 
 
@@ -212,6 +212,7 @@ def _unfolded() -> Any:
     return _run((_network(), _state(), _currents()), MASKS, hl.Implicit())  # all tests that use it run in float64
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", only_full(GRADIENTS, but=["implicit"]))
 def test_settled_as_without_folding(name: str, x64: None) -> None:
     (value, settled), found = _run((_network(), _state(), _currents()), WHOLE, GRADIENTS[name]())
@@ -229,6 +230,7 @@ def test_settled_as_without_folding(name: str, x64: None) -> None:
 METHODS = {"Euler": hl.Euler(0.4), "Integrate": hl.Integrate(dt0=None), "plain sweeps": hl.BlockDescent(None)}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", only_full(METHODS, but=["plain sweeps"]))
 def test_other_methods(name: str, x64: None) -> None:
     method, network, start, inputs = METHODS[name], _network(), _state(), _currents()
@@ -237,7 +239,7 @@ def test_other_methods(name: str, x64: None) -> None:
     reference = hl.settle(network, start, clamp=MASKS, **options)
     np.testing.assert_allclose(_flat(settled.state), _flat(reference.state), atol=1e-6)
     np.testing.assert_allclose(settled.energy, reference.energy, rtol=1e-9)
-    np.testing.assert_allclose(settled.energy, driven_energy(network, inputs, settled.state), rtol=1e-12)
+    np.testing.assert_allclose(settled.energy, Driven(network, {}, inputs).energy(settled.state), rtol=1e-12)
 
 
 @functools.cache

@@ -154,7 +154,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", only_full(OPTIONS, but=["implicit", "constant", "clipped"]))
+@pytest.mark.parametrize("name", only_full(OPTIONS, but=["implicit", "constant"]))
 def test_solvers_and_controllers_pass_through(name: str, network: hl.HAM, state: dict, exact: Any) -> None:
     options: dict = OPTIONS[name]
     solved = hl.integrate(network, state, t1=2.0, **options)
@@ -225,6 +225,7 @@ def test_progress_meter(network: hl.HAM, state: dict, capfd: pytest.CaptureFixtu
     assert "100.00%" in capfd.readouterr().out
 
 
+@pytest.mark.full
 def test_dtypes_are_kept(x64: None) -> None:
     """Float32 in a double-precision program; half precision is widened, since time would not fit in it, and rounded."""
     for given in (np.float32, jnp.bfloat16):
@@ -255,7 +256,7 @@ def _loss(network: hl.HAM, state: dict, u: jax.Array, **options: Any) -> jax.Arr
     return flat[-1] @ WEIGHTS + flat[0, ::-1] @ WEIGHTS / 2 + jnp.sum(solved.energies * jnp.array([0.3, -0.8]))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("metric", only_full(["activation", "state"], but=["activation"]))
 def test_derivatives_against_differences(metric: Any, x64: None) -> None:
     """By the initial state, weights, temperatures, time constants, threshold and input currents, at constant steps."""
@@ -333,6 +334,7 @@ class _Ramp(eqx.Module):
         return {"v": self.slope * t}
 
 
+@pytest.mark.full
 def test_inputs_that_hold_traced_values(network: hl.HAM, state: dict) -> None:
     """As a module and as a closure: differentiated, batched, and not confused with each other."""
 

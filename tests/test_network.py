@@ -555,6 +555,7 @@ def test_nothing_is_traced_twice() -> None:
         assert len(tally) == before, method
 
 
+@pytest.mark.full
 def test_vmap_and_jit() -> None:
     network = _rich()
     batch = network.init_state(3, key=jax.random.key(0))

@@ -10,6 +10,7 @@ from helpers import run_python
 
 import hamlayers as hl
 from hamlayers import lagrangians, synapses
+from hamlayers.dynamics._driven import Driven
 from hamlayers.dynamics._problem import problem_of
 from hamlayers.dynamics._schedule import Schedule, schedule
 
@@ -161,8 +162,8 @@ def test_the_first_class_is_eliminated_only_where_its_best_state_is_known() -> N
 def test_methods_that_cannot_do_without_it_carry_every_layer() -> None:
     network = _network("ab", ("ab", "pair"))
     state = network.init_state()
-    assert list(problem_of(network, state, {}, {}).start) == ["a"]
-    assert sorted(problem_of(network, state, {}, {}, eliminate=False).start) == ["a", "b"]
+    assert list(problem_of(Driven(network, {}, {}), state).start) == ["a"]
+    assert sorted(problem_of(Driven(network, {}, {}), state, eliminate=False).start) == ["a", "b"]
 
 
 def test_a_class_that_may_be_cut_is_damped() -> None:

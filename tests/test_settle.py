@@ -19,6 +19,7 @@ from helpers import eps, only_full, precision
 
 import hamlayers as hl
 from hamlayers import lagrangians, synapses
+from hamlayers.dynamics._driven import Driven
 from hamlayers.dynamics._method import Tolerances
 from hamlayers.dynamics._problem import problem_of
 
@@ -454,7 +455,7 @@ STEPS = 25
 @eqx.filter_jit
 def _descend(network: hl.HAM, start: dict, masks: dict, method: Any) -> Any:
     """The energy at the start and after every step, those steps' energies being measured by the network itself."""
-    problem = problem_of(network, start, masks, {}, None)
+    problem = problem_of(Driven(network, masks, {}), start)
     tiny = jnp.asarray(1e-12)
     path = []
 

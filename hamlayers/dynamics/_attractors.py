@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from .._checks import as_finite, as_float_array, as_number, check_known
 from .._network import HAM, activations_of
 from .._typing import ClampLike, FloatLike, State, StateLike
+from ._driven import Driven
 from ._integrate import prepare
 from ._method import Tolerances, force_test, unseen
 from ._problem import Problem, problem_of
@@ -205,13 +206,13 @@ def classify(
     name = network.names[0] if layer is None else layer
     stored = _as_patterns(network, name, patterns)
     full = network.complete(partial)
-    _check_rest(problem_of(network, full, frozen, currents), tolerance)
+    _check_rest(problem_of(Driven(network, frozen, currents), full), tolerance)
     g = np.asarray(network.activations(full)[name], np.float64).ravel()
     distances = np.linalg.norm(stored - g, axis=1) / np.linalg.norm(stored, axis=1)
     nearest = int(np.argmin(distances))
     weights = _mixture(stored, g)
     rest = float(np.linalg.norm(g - weights @ stored) / max(np.linalg.norm(g), np.finfo(float).tiny))
-    rates, idle = _rates(problem_of(network, full, frozen, currents))
+    rates, idle = _rates(problem_of(Driven(network, frozen, currents), full))
     return Classification(
         kind=_kind(rates, bool(distances[nearest] <= tolerance) and not _between(stored, g, nearest), rest, tolerance),
         pattern=nearest,

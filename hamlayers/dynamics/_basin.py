@@ -12,7 +12,8 @@ from .._checks import as_key, check_known
 from .._network import HAM
 from .._typing import Scalar, State, StateLike
 from ._attractors import as_positive
-from ._clamp import as_frozen, hold
+from ._clamp import as_frozen
+from ._driven import Driven
 from ._settle import as_arguments, settle, solve
 
 
@@ -128,7 +129,7 @@ def _directions(network: HAM, given: State, clamp: Any, key: PRNGKeyArray, sampl
     """Perturbations as large as the pattern, `(samples, *shape)` by layer, zero where clamped."""
     frozen = as_frozen("basin_radius", network, clamp, elementwise=False)
     frozen = {name: mask for name, mask in frozen.items() if name in given}
-    free = hold(frozen, {name: jnp.ones_like(x) for name, x in given.items()})
+    free = Driven(network, frozen, {}).hold({name: jnp.ones_like(x) for name, x in given.items()})
     neurons = sum(float(jnp.sum(x)) for x in free.values())
     squares = sum(float(jnp.sum(jnp.square(x * free[name]))) for name, x in given.items())
     if squares == 0:

@@ -10,13 +10,10 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from .._checks import as_float_array
-from .._network import HAM, activations_of, drive_of, energy_of, widened
-from .._typing import ClampLike, Scalar, State
+from .._network import HAM
+from .._typing import ClampLike, State
 from ..lagrangians._grouped import coupled_sum
-
-
-Frozen = dict[str, bool | Bool[Array, "..."]]
-"""The clamped layers: `True` for a whole one, or a boolean array of its shape."""
+from ._driven import Frozen
 
 
 def as_frozen(owner: str, network: HAM, clamp: ClampLike | None, *, elementwise: bool) -> Frozen:
@@ -104,33 +101,3 @@ def as_currents(owner: str, network: HAM, inputs: Any) -> State:
                 f"{owner}: inputs[{name!r}] must broadcast to the layer's shape {shape}, got {array.shape}."
             ) from error
     return currents
-
-
-def driven_force(network: HAM, currents: State, state: State) -> State:
-    """`I_i + u_i - x_i`."""
-    drive = drive_of(network, activations_of(network, state))
-    drive |= {name: drive[name] + u.astype(drive[name].dtype) for name, u in currents.items()}
-    return jax.tree.map(jnp.subtract, drive, state)
-
-
-def driven_energy(network: HAM, currents: State, state: State) -> Scalar:
-    """`E - sum_i <u_i, g_i>`: with constant currents this is what the dynamics descends."""
-    energy, state = energy_of(network, state), widened(state)
-    for name, u in currents.items():
-        g = network.layers[name].activation(state[name])
-        energy = energy - jnp.sum(u.astype(energy.dtype) * g.astype(energy.dtype))
-    return energy
-
-
-def hold(frozen: Frozen, derivative: State) -> State:
-    """The derivative with zeros where the state is frozen."""
-    held = dict(derivative)
-    for name, mask in frozen.items():
-        zeros = jnp.zeros_like(derivative[name])
-        held[name] = zeros if isinstance(mask, bool) else jnp.where(mask, zeros, derivative[name])
-    return held
-
-
-def curvature_product(network: HAM, state: State, vector: State) -> State:
-    """`hess L_i(x_i - b_i) v_i`."""
-    return {name: jax.jvp(network.layers[name].activation, (x,), (vector[name],))[1] for name, x in state.items()}

@@ -147,7 +147,7 @@ class Integrate(AbstractMethod):
             t1,  # pyright: ignore[reportArgumentType]
             None if self.dt0 is None else self.dt0.astype(dtype),  # pyright: ignore[reportArgumentType]
             {name: x.astype(dtype) for name, x in problem.initial.items()},
-            Arguments(problem.network, problem.frozen, problem.currents),
+            Arguments(*problem.driven),
             saveat=diffrax.SaveAt(t1=True),
             stepsize_controller=controller,
             event=diffrax.Event(at_rest),

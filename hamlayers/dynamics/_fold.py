@@ -5,30 +5,28 @@ from typing import NamedTuple, final
 import jax
 import jax.numpy as jnp
 
-from .._network import HAM, activations_of, synapse_energy
+from .._network import HAM, activations_of, part_of, synapse_energy
 from .._numerics import widest_dtype, working_dtype
 from .._typing import Scalar, State
 from .._wiring import Connection
 from ..synapses import curvature_of
-from ._clamp import Frozen
+from ._driven import Driven
 
 
 @final
 class Folded(NamedTuple):
-    """What is left of a network with clamps and currents when everything constant is taken out.
+    """What is left of a driven network when everything constant is taken out.
 
-    - `network`, `state`, `frozen`, `currents`: of the layers and connections that are left.
+    - `driven`, `state`: the layers and connections that are left.
     - `energy`: that of what was taken out, minus `<u, g>` for currents into layers taken out.
     """
 
-    network: HAM
+    driven: Driven
     state: State
-    frozen: Frozen
-    currents: State
     energy: Scalar
 
 
-def fold(network: HAM, state: State, frozen: Frozen, currents: State) -> Folded:
+def fold(driven: Driven, state: State) -> Folded:
     """Take out what the layers that are clamped as a whole make constant.
 
     A connection of such layers alone is a constant energy. One with a single free layer besides, whose energy is
@@ -36,12 +34,13 @@ def fold(network: HAM, state: State, frozen: Frozen, currents: State) -> Folded:
     That is computed once, here, where a loop over the free layers would multiply clamped images by their weights in
     every sweep. A clamped layer that no other connection touches goes out too.
     """
+    network, frozen, currents = driven
     held = {name for name, mask in frozen.items() if mask is True}
     constant = tuple(connection for connection in network.connections if _is_constant(network, connection, held))
     left = tuple(connection for connection in network.connections if connection not in constant)
     out = held - {name for members, _ in left for name in members}
     if not constant and not out:
-        return Folded(network, state, frozen, currents, jnp.zeros((), jnp.float32))
+        return Folded(driven, state, jnp.zeros((), jnp.float32))
     g = activations_of(network, {name: state[name] for name in network.names if name in held})
     reached = {name for members, _ in constant for name in members} - held
     # An affine energy has one slope, and is its constant at zero. Both are added up elsewhere, hence not in half width.
@@ -56,16 +55,13 @@ def fold(network: HAM, state: State, frozen: Frozen, currents: State) -> Folded:
     energies += [network.layers[name].energy(state[name]) for name in network.names if name in out]
     energies += [-jnp.sum(u * g[name].astype(u.dtype)) for name, u in currents.items() if name in out]
     dtype = widest_dtype(*(energy.dtype for energy in energies))
-    used = {synapse for _, synapse in left}
     return Folded(
-        HAM(
-            {name: network.layers[name] for name in network.names if name not in out},
-            synapses={name: synapse for name, synapse in network.synapses.items() if name in used},
-            connections=left,
+        Driven(
+            part_of(network, [name for name in network.names if name not in out], left),
+            {name: mask for name, mask in frozen.items() if name not in out},
+            _sum({name: u for name, u in currents.items() if name not in out}, drive),
         ),
         {name: x for name, x in state.items() if name not in out},
-        {name: mask for name, mask in frozen.items() if name not in out},
-        _sum({name: u for name, u in currents.items() if name not in out}, drive),
         jnp.sum(jnp.stack([energy.astype(dtype) for energy in energies])),
     )
 

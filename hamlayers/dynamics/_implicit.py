@@ -86,7 +86,7 @@ def implicit_tangent(problem: Problem, carried: State, shift: State, solver: Any
     activations, slope = jax.linearize(lambda x: activations_of(problem.network, x), carried)
     _, coupling = jax.linearize(problem.current, activations)
     # Without clamped neurons nothing is held; XLA cannot know that `shift - shift` is zero, and would take its current.
-    clamped = any(name in carried for name in problem.frozen)
+    clamped = any(name in carried for name in problem.driven.frozen)
     free = problem.hold(shift) if clamped else shift
     held = jax.tree.map(jnp.subtract, shift, free) if clamped else None
     right = free if held is None else jax.tree.map(jnp.add, free, problem.hold(coupling(slope(held))))

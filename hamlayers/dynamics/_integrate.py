@@ -14,13 +14,14 @@ from .._checks import as_throw
 from .._network import HAM, complete_state
 from .._numerics import widest_dtype
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
-from ._clamp import Frozen, as_frozen, curvature_product, driven_energy, driven_force, hold
+from ._clamp import as_frozen
 from ._clock import Clock, real_time_path, with_real_event
 from ._closed import closed, closed_now
+from ._driven import Driven, Frozen, Metric
 from ._first_step import narrowed, since_start, with_first_step, with_jumps
 from ._inputs import Inputs, as_inputs, currents_at, hoisted, is_smooth
 from ._saves import all_finite, read, with_energies
-from ._solvers import ATOL, RTOL, Metric, as_controller, chosen_solver, remedy
+from ._solvers import ATOL, RTOL, as_controller, chosen_solver, remedy
 from ._times import (
     Times,
     as_times,
@@ -92,32 +93,27 @@ class Arguments(NamedTuple):
     inputs: Inputs
     clock: Clock | None = None
 
-    def currents(self, t: Any) -> State:
-        """The input currents at a time."""
-        return currents_at(self.network, self.inputs, self.clock, t)
+    def at(self, t: Any) -> Driven:
+        """The driven network at a time."""
+        return Driven(self.network, self.frozen, currents_at(self.network, self.inputs, self.clock, t))
 
 
 @eqx.filter_jit
 def activation_velocity(t: Any, state: State, args: Arguments) -> State:
     """`(I + u - x) / tau`, zero where clamped. (Jitted, as diffrax traces it many times.)"""
-    return hold(args.frozen, _over_tau(args.network, driven_force(args.network, args.currents(t), state)))
+    return args.at(t).velocity(state, "activation")
 
 
 @eqx.filter_jit
 def state_velocity(t: Any, state: State, args: Arguments) -> State:
     """`-dE/dx / tau = hess L (I + u - x) / tau`, zero where clamped. (Jitted, as the other.)"""
-    force = driven_force(args.network, args.currents(t), state)
-    return hold(args.frozen, _over_tau(args.network, curvature_product(args.network, state, force)))
+    return args.at(t).velocity(state, "state")
 
 
 @eqx.filter_jit
 def energy_at(t: Any, state: State, args: Arguments) -> Scalar:
     """The energy that the dynamics descends while the inputs are constant."""
-    return driven_energy(args.network, args.currents(t), state)
-
-
-def _over_tau(network: HAM, force: State) -> State:
-    return {name: f / network.layers[name].tau.astype(f.dtype) for name, f in force.items()}
+    return args.at(t).energy(state)
 
 
 def integrate(
@@ -263,7 +259,7 @@ def _solve(
         **options | {"event": narrowed(with_real_event(options["event"], field), dtype)},
     )
     saves = read(solution, saveat.subs, energy_at, args, state, dtypes)
-    sound = jnp.isfinite(saves.last_energy) & all_finite(args.currents(clock.span))
+    sound = jnp.isfinite(saves.last_energy) & all_finite(args.at(clock.span).currents)
     result = RESULTS.promote(solution.result)
     lost = ~saves.finite | (~_is_okay(result) & ~sound)
     return Trajectory(

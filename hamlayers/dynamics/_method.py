@@ -158,7 +158,8 @@ def force_test(problem: Problem, carried: State, target: State, tolerances: Tole
     dtype = watch.closest.dtype
     forces = {n: jnp.abs(f).astype(dtype) for n, f in problem.hold(jax.tree.map(jnp.subtract, target, carried)).items()}
     sizes = {n: jnp.abs(x).astype(dtype) for n, x in problem.hold(carried).items()}
-    rms = {n: (_rms(f, problem.frozen.get(n)), _rms(sizes[n], problem.frozen.get(n))) for n, f in forces.items()}
+    frozen = problem.driven.frozen
+    rms = {n: (_rms(f, frozen.get(n)), _rms(sizes[n], frozen.get(n))) for n, f in forces.items()}
     finite = _all({n: size < 1e-3 * jnp.sqrt(jnp.finfo(dtype).max) for n, (_, size) in rms.items()})
     residual = jnp.where(finite, jnp.max(jnp.stack([force for force, _ in rms.values()])), jnp.inf)
     atol, rtol = tolerances.atol.astype(dtype), tolerances.rtol.astype(dtype)

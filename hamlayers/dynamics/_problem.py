@@ -11,9 +11,9 @@ from .._network import HAM, activations_of, drive_of, synapse_energy, widened
 from .._numerics import rough_log_sum_exp, widest_dtype, working_dtype
 from .._typing import FloatArray, Scalar, State
 from ..lagrangians import AbstractLagrangian, Softmax
-from ._clamp import Frozen, driven_energy, hold
 from ._closed import closed
 from ._damped import damped_step
+from ._driven import Driven
 from ._schedule import Kind, Schedule, schedule, touching
 
 
@@ -44,18 +44,19 @@ class Problem(eqx.Module):
 
     **Attributes:**
 
-    - `network`: the network.
+    - `driven`: the network, the clamps and the constant input currents.
     - `initial`: a full state: where to start, and the values of what is clamped.
-    - `frozen`: the clamps.
-    - `currents`: the constant input currents `u`.
     - `schedule`: the order of a sweep.
     """
 
-    network: HAM
+    driven: Driven
     initial: State
-    frozen: Frozen
-    currents: State
     schedule: Schedule = eqx.field(static=True)
+
+    @property
+    def network(self) -> HAM:
+        """The network."""
+        return self.driven.network
 
     @property
     def start(self) -> State:
@@ -81,11 +82,7 @@ class Problem(eqx.Module):
         return self._driven(jax.grad(lambda g: -synapse_energy(self.network, others | g, connections))(own))
 
     def _driven(self, drive: State) -> State:
-        driven = {
-            name: current + self.currents[name].astype(current.dtype) if name in self.currents else current
-            for name, current in drive.items()
-        }
-        return self.pin(driven)
+        return self.pin(self.driven.driven(drive))
 
     def eliminate(self, carried: State) -> State:
         """The best state of the eliminated layers, given the others."""
@@ -108,7 +105,7 @@ class Problem(eqx.Module):
 
     def energy(self, carried: State) -> Scalar:
         """The energy with the eliminated layers at their best."""
-        return driven_energy(self.network, self.currents, self.complete(carried))
+        return self.driven.energy(self.complete(carried))
 
     def drive(self, carried: State) -> State:
         """The current into the carried layers with the eliminated ones at their best: `x = drive(x)` at rest."""
@@ -139,7 +136,7 @@ class Problem(eqx.Module):
         nothing = {n: jnp.zeros(x.shape, dtype) for n, x in carried.items()}
         squares = jax.lax.fori_loop(0, draws, probe, nothing)
         own = {n: jnp.abs(x).astype(dtype) + jnp.abs(target[n]).astype(dtype) for n, x in carried.items()}
-        own |= {n: own[n] + jnp.abs(u).astype(dtype) for n, u in self.currents.items() if n in own}
+        own |= {n: own[n] + jnp.abs(u).astype(dtype) for n, u in self.driven.currents.items() if n in own}
         return {n: jnp.sqrt(s / draws) + _unit(carried[n].dtype) * own[n] for n, s in squares.items()}
 
     def _nudged_drive(self, carried: State, draw: Int[Array, ""]) -> State:
@@ -172,7 +169,7 @@ class Problem(eqx.Module):
         There a layer, with its currents and its synapses, which are linear in it, has the energy
         `<x, g> - L(x - b) - <u, g> - <I, g> = -L(x - b)`: one pass over its neurons where the definition takes five.
         """
-        held = any(name in self.frozen for name in self.schedule.eliminated)
+        held = any(name in self.driven.frozen for name in self.schedule.eliminated)
         best = () if held else self.schedule.eliminated
         wide = widened(state)
         g |= activations_of(self.network, {name: x for name, x in wide.items() if x.dtype != g[name].dtype})
@@ -180,12 +177,12 @@ class Problem(eqx.Module):
         for name, x in state.items():
             layer = self.network.layers[name]
             if name in best:
-                terms += [-_value(layer.lagrangian, x if layer.bias is None else x - layer.bias.astype(x.dtype))]
+                terms += [-_value(layer.lagrangian, layer.preactivation(x))]
             else:
                 terms += [layer.energy(x)]
-                if name in self.currents:
+                if name in self.driven.currents:
                     dtype = widest_dtype(x.dtype)
-                    terms += [-jnp.sum(self.currents[name].astype(dtype) * g[name].astype(dtype))]
+                    terms += [-jnp.sum(self.driven.currents[name].astype(dtype) * g[name].astype(dtype))]
         others = [c for c in self.network.connections if not set(c[0]) & set(best)]
         terms += [synapse_energy(self.network, g, others)] if others else []
         dtype = widest_dtype(*(term.dtype for term in terms))
@@ -211,26 +208,20 @@ class Problem(eqx.Module):
     def block(self, carried: State, members: tuple[str, ...]) -> "Problem":
         """The problem of some of the carried layers alone, the others held where they are."""
         plan = Schedule(self.schedule.eliminated, (members,), ("damped",))
-        return Problem(self.network, self.initial | carried, self.frozen, self.currents, plan)
+        return Problem(self.driven, self.initial | carried, plan)
 
     def pin(self, carried: State) -> State:
         """The clamped neurons at their values, whatever a solver made of them."""
-        pinned = dict(carried)
-        for name, mask in self.frozen.items():
-            if name in carried and not isinstance(mask, bool):
-                pinned[name] = jnp.where(mask, self.initial[name], carried[name])
-        return pinned
+        return self.driven.where_frozen(self.initial, carried)
 
     def hold(self, derivative: State) -> State:
         """Zeros where neurons are clamped."""
-        return hold({name: mask for name, mask in self.frozen.items() if name in derivative}, derivative)
+        return self.driven.hold(derivative)
 
 
 def problem_of(
-    network: HAM,
+    driven: Driven,
     state: State,
-    frozen: Frozen,
-    currents: State,
     order: Any = None,
     *,
     eliminate: bool = True,
@@ -241,17 +232,18 @@ def problem_of(
 
     **Arguments:**
 
-    - `network`, `state`, `frozen`, `currents`: as [`Problem`][].
+    - `driven`, `state`: as [`Problem`][].
     - `order`: as [`schedule`][hamlayers.dynamics._schedule.schedule].
     - `eliminate`: whether a method can do without the first class of a sweep. (Keyword only.)
     - `cut`, `given`: as [`schedule`][hamlayers.dynamics._schedule.schedule]. (Keyword only.)
     """
-    free = [name for name in network.names if frozen.get(name) is not True]
+    network = closed(driven.network, state)
+    free = [name for name in network.names if driven.frozen.get(name) is not True]
     plan = schedule(network, free, order, cut=cut, given=given)
     if not eliminate and plan.eliminated:
         kind: Kind = "exact"
         plan = Schedule((), (plan.eliminated, *plan.carried), (kind, *plan.kinds))
-    return Problem(closed(network, state), state, frozen, currents, plan)
+    return Problem(driven._replace(network=network), state, plan)
 
 
 def _unit(dtype: jnp.dtype) -> float:

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from .._checks import as_flag, as_positive_scalar
-from .._network import HAM, activations_of, drive_of, synapse_energy
+from .._network import activations_of
 from .._numerics import inner
 from .._typing import Scalar, ScalarLike, State
-from ._clamp import Frozen
 from ._gradient import AbstractGradient, energy_at, forward, or_zero, state_at, stop
 from ._implicit import at_rest
 from ._method import AbstractMethod, Outcome, Tolerances
@@ -79,14 +78,12 @@ def _nudged_bwd(state: State, cotangent: Any, perturbed: Any, problem: Problem, 
     rule, method, tolerances, max_steps = how
     cotangent = {name: or_zero(state[name], cotangent[name]) for name in state}
     parameters, statics = eqx.partition(problem, eqx.is_inexact_array)
-    free = {name for name in state if problem.frozen.get(name) is not True}
+    free = {name for name in state if problem.driven.frozen.get(name) is not True}
 
     def currents(parameters: Any, g: State) -> State:
         p = eqx.combine(parameters, statics)
-        drive = drive_of(p.network, _with_clamped(p, g))
-        shifted = {n: x + p.currents[n].astype(x.dtype) if n in p.currents else x for n, x in drive.items()}
         # What is clamped keeps its value, and passes on the cotangent of it.
-        return {n: _clamped(p.frozen, n, p.initial[n], x) for n, x in shifted.items()}
+        return p.driven.where_frozen(p.initial, p.driven.drive(_with_clamped(p, g)))
 
     # At rest x = I(g): a loss of x is one of g, and of the parameters directly.
     _, pull = jax.vjp(currents, parameters, activations_of(problem.network, state))
@@ -98,11 +95,16 @@ def _nudged_bwd(state: State, cotangent: Any, perturbed: Any, problem: Problem, 
 
     def energy_slope(sign: float) -> Any:
         pushed = {name: -sign * nudge.astype(c.dtype) * c for name, c in loss_by_g.items()}
-        total = pushed | {n: u + pushed[n] if n in pushed else u for n, u in problem.currents.items()}
-        nudged = eqx.tree_at(lambda p: (p.initial, p.currents), problem, (state, total), is_leaf=lambda x: x is None)
+        total = pushed | {n: u + pushed[n] if n in pushed else u for n, u in problem.driven.currents.items()}
+        nudged = Problem(problem.driven._replace(currents=total), state, problem.schedule)
         settled = _at_rest(nudged, forward(nudged, method, tolerances, max_steps))
         g = activations_of(problem.network, settled)
-        return jax.grad(lambda p: _energy_at_fixed(eqx.combine(p, statics), settled, g, free))(parameters)
+
+        def energy(parameters: Any) -> Scalar:
+            p = eqx.combine(parameters, statics)
+            return p.driven.energy_at(settled, _with_clamped(p, g), sorted(free))
+
+        return jax.grad(energy)(parameters)
 
     plus = energy_slope(1.0)
     minus, width = (energy_slope(-1.0), 2 * nudge) if rule.centred else (energy_slope(0.0), nudge)
@@ -111,30 +113,5 @@ def _nudged_bwd(state: State, cotangent: Any, perturbed: Any, problem: Problem, 
 
 def _with_clamped(problem: Problem, activations: State) -> State:
     """The activations, those of clamped neurons as functions of the parameters and of the clamped values."""
-    g = dict(activations)
-    for name in problem.frozen:
-        own = problem.network.layers[name].activation(problem.initial[name])
-        g[name] = _clamped(problem.frozen, name, own, g[name])
-    return g
-
-
-def _clamped(frozen: Frozen, name: str, value: Any, current: Any) -> Any:
-    mask = frozen.get(name, False)
-    return (value if mask else current) if isinstance(mask, bool) else jnp.where(mask, value, current)
-
-
-def _energy_at_fixed(problem: Problem, settled: State, g: State, free: set[str]) -> Scalar:
-    """The energy as a function of the parameters, states and activations of the free layers being given.
-
-    `L*(g) + <b, g>` at fixed `g` has the derivative of `<x, g> - L(x - b)` at fixed `x` and `g`.
-    """
-    network: HAM = problem.network
-    g = _with_clamped(problem, g)
-    energy = synapse_energy(network, g)
-    for name in sorted(free):
-        layer, x = network.layers[name], settled[name]
-        shifted = x if layer.bias is None else x - layer.bias.astype(x.dtype)
-        energy = energy - layer.lagrangian(shifted).astype(energy.dtype)
-    for name, u in problem.currents.items():
-        energy = energy - jnp.sum(u.astype(energy.dtype) * g[name].astype(energy.dtype))
-    return energy
+    own = activations_of(problem.network, {name: problem.initial[name] for name in problem.driven.frozen})
+    return problem.driven.where_frozen(own, activations)

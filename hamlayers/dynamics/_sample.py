@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._checks import as_throw
 from .._network import HAM, complete_state
 from .._numerics import working_dtype
-from .._typing import ClampLike, FloatArray, Scalar, ScalarLike, State, StateLike
-from ._clamp import Frozen, curvature_product, driven_energy, driven_force, hold
+from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
 from ._clock import Clock
 from ._closed import closed_now
+from ._driven import Driven, Frozen
 from ._inputs import Inputs, currents_at, hoisted
 from ._integrate import RESULTS, prepare, raise_on_failure
 from ._sample_arguments import Plan, Temperature, as_keys, as_plan, as_solver, as_temperature, default_step
@@ -50,6 +50,10 @@ class _Problem(NamedTuple):
     temperature: Any
     clock: Clock
     step: Scalar
+
+    def at(self, t: Any) -> Driven:
+        """The driven network at a time since the start."""
+        return Driven(self.network, self.frozen, currents_at(self.network, self.inputs, self.clock, t))
 
 
 def sample(
@@ -162,18 +166,18 @@ def _chain(
     wide = _widened(initial)
     moving = {name: x for name, x in wide.items() if problem.frozen.get(name) is not True}
     dt = problem.step.astype(_dtype_of(wide))
+    held = Driven(problem.network, problem.frozen, {})
 
     def step(carry: tuple, _: Any) -> tuple[tuple, None]:
         count, y, solver_state = carry
         terms = _terms(problem, wide, y, key, count, solver)
         y1, *_, solver_state, _ = solver.step(terms, jnp.zeros_like(dt), dt, y, None, solver_state, False)
-        return (count + 1, _keep(problem.frozen, y1, y), solver_state), None
+        return (count + 1, held.where_frozen(y, y1), solver_state), None  # clamped bit for bit
 
     def advance(carry: tuple, _: Any) -> tuple[tuple, tuple[State, Array]]:
         carry, _ = jax.lax.scan(step, carry, length=plan.thinning)
         full = {name: carry[1][name].astype(x.dtype) if name in moving else x for name, x in initial.items()}
-        currents = currents_at(problem.network, problem.inputs, problem.clock, _since(problem, carry[0]))
-        return carry, (full, driven_energy(problem.network, currents, full))
+        return carry, (full, problem.at(_since(problem, carry[0])).energy(full))
 
     count = jnp.zeros((), jnp.int32)
     terms = _terms(problem, wide, moving, key, count, solver)
@@ -192,11 +196,6 @@ def _dtype_of(state: State) -> jnp.dtype:
     return working_dtype(max((x.dtype for x in state.values()), key=lambda dtype: dtype.itemsize))
 
 
-def _keep(frozen: Frozen, new: State, old: State) -> State:
-    """`new`, but `old` where clamped, bit for bit."""
-    return {name: jnp.where(frozen[name], old[name], y) if name in frozen else y for name, y in new.items()}
-
-
 def _since(problem: _Problem, count: Array) -> Float[Array, "..."]:
     """The time since the start after so many steps: one product, not a sum of steps that rounding would shrink."""
     return problem.step * count.astype(problem.step.dtype)
@@ -206,21 +205,17 @@ def _terms(
     problem: _Problem, wide: State, moving: State, key: PRNGKeyArray, count: Array, solver: diffrax.AbstractSolver
 ) -> diffrax.MultiTerm:
     """Drift and noise of one step, on a clock that starts at 0 with it."""
-    network, begin = problem.network, _since(problem, count)
-    masks = {name: mask for name, mask in problem.frozen.items() if name in moving}
-
-    def over_tau(name: str, x: FloatArray) -> FloatArray:
-        return x / network.layers[name].tau.astype(x.dtype)
+    begin = _since(problem, count)
 
     def drift(t: Any, y: State, _: Any) -> State:
-        currents = currents_at(network, problem.inputs, problem.clock, begin + t.astype(begin.dtype))
-        slope = curvature_product(network, y, driven_force(network, currents, wide | y))
-        return hold(masks, {name: over_tau(name, x) for name, x in slope.items()})
+        velocity = problem.at(begin + t.astype(begin.dtype)).velocity(wide | y, "state")
+        return {name: velocity[name] for name in y}
 
     def diffusion(t: Any, y: State, _: Any) -> lx.DiagonalLinearOperator:
+        driven = Driven(problem.network, problem.frozen, {})
         level = _level(problem.temperature, problem.clock.time(begin + t.astype(begin.dtype)))
-        variance = {name: over_tau(name, jnp.full_like(x, 2 * level.astype(x.dtype))) for name, x in y.items()}
-        return lx.DiagonalLinearOperator(hold(masks, jax.tree.map(jnp.sqrt, variance)))
+        variance = {name: driven.over_tau(name, jnp.full_like(x, 2 * level.astype(x.dtype))) for name, x in y.items()}
+        return lx.DiagonalLinearOperator(driven.hold(jax.tree.map(jnp.sqrt, variance)))
 
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), moving)
     path = diffrax.UnsafeBrownianPath(shapes, jax.random.fold_in(key, count), _levy_area(solver))

@@ -14,8 +14,8 @@ from .._network import HAM, complete_state
 from .._numerics import widest_dtype
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
 from ._block import BlockDescent
-from ._clamp import Frozen, driven_force, hold
 from ._closed import closed_now
+from ._driven import Driven, Frozen
 from ._fold import fold
 from ._gradient import AbstractGradient
 from ._implicit import Implicit
@@ -191,12 +191,10 @@ def _settle(
     max_steps: int,
 ) -> Settled:
     state = complete_state(network, initial)
-    left = fold(network, state, frozen, currents)
+    left = fold(Driven(network, frozen, currents), state)
     problem = problem_of(
-        left.network,
+        left.driven,
         left.state,
-        left.frozen,
-        left.currents,
         order,
         eliminate=method.eliminates,
         cut=cut,
@@ -288,7 +286,8 @@ def _farthest(network: HAM, arguments: tuple[Any, ...], state: State) -> str:
     """Which layer is farthest from rest: a small one is, where the root mean square of a large one is no measure."""
     _, frozen, currents, *_, tolerances, _ = arguments
     rtol, atol = float(tolerances.rtol), float(tolerances.atol)
-    found = hold(frozen, driven_force(network, currents, state))
+    driven = Driven(network, frozen, currents)
+    found = driven.hold(driven.force(state))
     if any(isinstance(f, jax.core.Tracer) for f in found.values()):
         return ""  # a synapse closes over numbers that are traced
     forces = {n: np.asarray(f, np.float64) for n, f in found.items()}

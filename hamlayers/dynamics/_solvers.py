@@ -1,6 +1,6 @@
 """Which solver and controller of diffrax a solve takes, and which to try where the steps run out."""
 
-from typing import Any, Literal
+from typing import Any
 
 import diffrax
 import jax
@@ -9,12 +9,11 @@ import numpy as np
 
 from .._network import HAM
 from .._typing import ScalarLike, State
+from ._driven import Metric
 from ._exponential import ExponentialEuler, ExponentialHeun
 from ._exponential_fifth import ExponentialRK5
 from ._inputs import Inputs, is_smooth
 
-
-Metric = Literal["activation", "state"]
 
 RTOL, ATOL = 1e-3, 1e-4
 """The tolerances by default."""

@@ -149,7 +149,7 @@ def _read(loss: Classification, model: HAM, x: FloatArray) -> tuple[shared.Rest,
 def logits_of(layer: Layer, x: FloatArray) -> FloatArray:
     """`x - b`, times `beta` for a softmax layer, in at least 32 bits."""
     x = x.astype(working_dtype(x.dtype))
-    shifted = x if layer.bias is None else x - layer.bias.astype(x.dtype)
+    shifted = layer.preactivation(x)
     if isinstance(layer.lagrangian, Softmax):
         return layer.lagrangian.parameter("beta", x) * shifted
     return shifted

@@ -14,6 +14,7 @@ from .._checks import as_flag, as_positive_scalar
 from .._layer import Layer
 from .._network import HAM
 from .._typing import FloatArray, FloatLike, Scalar, ScalarLike, State
+from ..dynamics._driven import Driven
 from ..synapses import AbstractSynapse
 from ..synapses._base import Curvature
 from . import _settled as shared
@@ -208,7 +209,7 @@ class ContrastiveHebbian(shared.AbstractLoss):
         network_, x_, start_ = shared.stop((network, x, start))
         rest = shared.settle_others(network_, self.inputs, x_, self.options, start=start_)
         free = [name for name in network.names if name != self.inputs]
-        energy = shared.free_energy_terms(network, rest.state, self._fixed(network, x, rest.state), free)
+        energy = Driven(network, {}, {}).energy_at(shared.stop(rest.state), self._fixed(network, x, rest.state), free)
         return _Phase(rest.state, energy, rest.steps, rest.converged)
 
     def _fixed(self, network: HAM, x: FloatArray, state: State) -> State:
@@ -237,7 +238,7 @@ class ContrastiveHebbian(shared.AbstractLoss):
         if layer.bias is not None:
             own = own + jnp.sum(layer.bias.astype(own.dtype) * target)
         hidden = [name for name in network.names if name not in (self.inputs, self.output)]
-        energy = shared.free_energy_terms(linear, rest.state, g, hidden)
+        energy = Driven(linear, {}, {}).energy_at(shared.stop(rest.state), g, hidden)
         return _Phase(rest.state, energy + own.astype(energy.dtype), rest.steps, rest.converged)
 
 

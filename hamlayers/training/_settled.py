@@ -217,20 +217,6 @@ def with_linear(network: HAM, name: str) -> HAM:
     return eqx.tree_at(lambda n: n.layers[name], network, linear)
 
 
-def free_energy_terms(network: HAM, state: State, g: State, names: Any) -> Scalar:
-    """The energies of the named layers and of all synapses, as a function of the parameters at fixed activations.
-
-    A layer's energy is `L*(g) + <b, g>` there; by the envelope theorem it has the derivative of `-L(x - b)` at fixed
-    `x`, so no conjugate need be known.
-    """
-    total = synapse_energy(network, g)
-    for name in names:
-        layer, x = network.layers[name], stop(state[name])
-        lagrangian = layer.lagrangian(x if layer.bias is None else x - layer.bias.astype(x.dtype))
-        total = total + (stop(layer.energy(x)) - (lagrangian - stop(lagrangian))).astype(total.dtype)
-    return total
-
-
 def held_activations(network: HAM, state: State) -> State:
     """The activations, constant under differentiation."""
     return stop(activations_of(network, state))
