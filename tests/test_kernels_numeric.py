@@ -114,6 +114,7 @@ def test_erf_at_every_correlation(v: tuple[float, float], x64: None) -> None:
     assert np.allclose(dual.diagonal_derivative(np.array(v)), [t[1] for t in tops], rtol=1e-12)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("v", VARIANCES)
 def test_relu_at_every_correlation(v: tuple[float, float], x64: None) -> None:
     c = CORRELATIONS * math.sqrt(v[0] * v[1])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import precision_tables as tables
 import pytest
-from helpers import KINDS, eps, run_python
+from helpers import KINDS, eps, only_full, run_python
 
 import hamlayers as hl
 from hamlayers import kernels, lagrangians as lg, synapses as sy
@@ -31,7 +31,7 @@ def _slowest_rate(network: hl.HAM, state: dict[str, jax.Array]) -> float:
     return -float(np.max(np.linalg.eigvals(np.asarray(jacobian)).real))
 
 
-@pytest.mark.parametrize("k", [0, 1, 2])
+@pytest.mark.parametrize("k", only_full([0, 1, 2], but=[1]))
 def test_ten_thousand_steps_in_single_precision(k: int, x64: None) -> None:
     """A step rounds the state by up to `eps |x| / 2`, and brings it nearer to rest by `dt rate` of its distance.
 
@@ -98,7 +98,7 @@ RANDOM: dict[str, Callable] = {
 }
 
 
-@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("name", only_full(RANDOM, but=["integrate", "sample"]))
 def test_same_key_same_result(name: str) -> None:
     """Bit for bit when repeated; compiled within a larger program or batched, to the rounding of other fusions."""
     run = RANDOM[name]
@@ -133,7 +133,7 @@ print(hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(f
 """
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_another_process_finds_the_same_bits(capsys: pytest.CaptureFixture[str]) -> None:
     exec(PROGRAM, {})
     here, there = capsys.readouterr().out, run_python(PROGRAM)

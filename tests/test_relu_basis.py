@@ -36,6 +36,7 @@ def test_against_quadrature(x64: None) -> None:
     np.testing.assert_allclose(conjugate, energy, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.full
 def test_conjugate_is_the_largest_difference(x64: None) -> None:
     """By maximisation over a fine grid of states: within the square of its spacing, and never above."""
     basis = lg.ReLUBasis(KNOTS, WEIGHTS)

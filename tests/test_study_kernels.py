@@ -238,6 +238,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
 # --- the rows of jamming ------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_run_and_one_that_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "labelled_digits", _noise)
     line = TINY + "--widths 1 3 --times 5e3 5e6 --seeds 1 --quiet"

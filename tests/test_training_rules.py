@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_within
+from helpers import assert_within, only_full
 from hypothesis import given, strategies as st
 from scipy import special
 from test_training_losses import CLASSES, SHOWN, TIGHT, assert_slopes, chain, draw, examples, flat, pair, slopes, values
@@ -45,7 +45,7 @@ def log_loss(g: jax.Array, target: jax.Array) -> jax.Array:
     return -jnp.sum(target * jnp.log(g))
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", only_full(RULES, but=list(RULES)[::2]))
 def test_the_rule_is_the_gradient_of_its_contrast(x64: None, name: str) -> None:
     """The derivative at fixed activations, thresholds and inverse temperatures included, is the whole derivative."""
     output, nudge, kind = RULES[name]
@@ -75,7 +75,7 @@ def test_clamping_a_linear_output_is_the_delta_rule(x64: None) -> None:
         assert_within(both, square / (1 - e**2), 1e-10)
 
 
-@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("centred", only_full([True, False], but=[True]))
 def test_nudging_goes_to_the_implicit_gradient(x64: None, centred: bool) -> None:
     """To second order in the nudge if centred, else to first (Laborieux et al., figure 1)."""
     model, batch = chain(), examples()
@@ -88,6 +88,7 @@ def test_nudging_goes_to_the_implicit_gradient(x64: None, centred: bool) -> None
     assert_within(orders, 2 if centred else 1, 0.1)
 
 
+@pytest.mark.full
 def test_the_cost_reported_is_that_of_the_free_state(x64: None) -> None:
     model, batch = chain(), examples()
     classified, accuracy = values(Classification("x", "y", cost="squared", **TIGHT), model, batch)
@@ -197,7 +198,7 @@ def test_data_of_the_density_itself_give_no_gradient_after_one_step(solver: str)
     assert (abs(found[0, 0]) < 0.03) == (chosen is None)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_others_at_their_best_are_a_memory(x64: None) -> None:
     """A layer of softmax neurons, settled at once, is the synapse that stands for it: for every rule."""
     patterns, data = draw(4, SHOWN, seed=25), draw(6, SHOWN, seed=26)
