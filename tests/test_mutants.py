@@ -304,7 +304,7 @@ def _rectified(self: Any, a: jax.Array, b: jax.Array) -> jax.Array:
     return self.right(jax.nn.relu(a), b)
 
 
-SYNAPSES: dict[str, tuple[str, Callable[[], Any], str]] = {
+SYNAPSES: dict[str, tuple[str, Callable[[], Any], Any]] = {
     "asymmetric drive": ("drive", lambda: _synapse(_one_way), "multilinear"),
     "not differentiable": ("drive", lambda: _synapse(lambda s, a, b: jax.lax.stop_gradient(s.right(a, b))), "unknown"),
     "one drive stopped": (
@@ -322,6 +322,16 @@ SYNAPSES: dict[str, tuple[str, Callable[[], Any], str]] = {
         "curvature",
         lambda: _synapse(lambda s, a, b: jax.nn.logsumexp(s.weight.astype(a.dtype) @ b) + 0 * a[0]),
         "concave",
+    ),
+    "concave in each, but convex in one": (
+        "curvature",
+        lambda: _synapse(lambda s, a, b: s.right(a, b) + jnp.sum(b**4)),
+        ("linear", "concave"),
+    ),
+    "linear in one, but quadratic": (
+        "curvature",
+        lambda: _synapse(lambda s, a, b: s.right(a, b) - jnp.sum(a**2)),
+        ("linear", "unknown"),
     ),
     "concave, but a saddle": ("curvature", lambda: _synapse(lambda s, a, b: s.right(a, b)), "concave"),
     "batch summed": ("shapes", lambda: _synapse(lambda s, a, b: s.right(a, b)[None]), "unknown"),

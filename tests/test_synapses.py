@@ -12,7 +12,8 @@ from helpers import assert_within, eps
 from hypothesis import given
 
 import hamlayers as hl
-from hamlayers import lagrangians as lg, synapses as sy
+from hamlayers import lagrangians as lg, synapses as sy, testing
+from hamlayers.dynamics._schedule import schedule
 
 
 LETTERS = "abcdef"
@@ -281,3 +282,132 @@ def test_declared_curvature() -> None:
     assert sy.curvature_of(sy.Dense(np.ones((2, 2)))) == "multilinear"
     assert sy.curvature_of(sy.Bias(1.0)) == "multilinear"
     assert sy.curvature_of(sy.Memory(np.ones((2, 2)), lg.Softmax())) == "concave"
+
+
+# --- what a synapse says of itself ------------------------------------------------------------------------------------
+
+
+class Attending(sy.AbstractSynapse):
+    """`-logsumexp(k q)`: concave in the queries and in the keys, not in both."""
+
+    @property
+    def curvature(self) -> Any:
+        return ("concave", "concave")
+
+    def __call__(self, q: jax.Array, k: jax.Array) -> jax.Array:
+        return -jax.nn.logsumexp(k @ q)
+
+
+class Gated(sy.AbstractSynapse):
+    """`-sum(a) softplus(b)`, summed: linear in the first, neither in the second."""
+
+    @property
+    def curvature(self) -> Any:
+        return ("linear", "unknown")
+
+    def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return -jnp.sum(a) * jnp.sum(jax.nn.softplus(b))
+
+
+def test_each_argument_bends_in_its_own_way() -> None:
+    testing.check_synapse(Attending(), [(3,), (2, 3)], examples=5)
+    testing.check_synapse(Gated(), [(2,), (3,)], examples=5)
+    assert sy.bends_of(sy.Dense(np.ones((2, 2))), 2) == ("linear", "linear")
+    assert sy.bends_of(lambda g: g, 3) == ("unknown",) * 3
+    with pytest.raises(ValueError, match=r"Gated: `curvature` must be .* for each of the 3 activations"):
+        sy.bends_of(Gated(), 3)
+
+
+def test_a_sweep_knows_each_argument() -> None:
+    layers = {"q": hl.IdentityLayer(3), "k": hl.IdentityLayer((2, 3)), "h": hl.TanhLayer(2)}
+    parts = {"read": Attending(), "w": sy.Dense(_normal(3, 2))}
+    connections = [(("q", "k"), "read"), (("q", "h"), "w")]
+    network = hl.HAM(layers, synapses=parts, connections=connections)
+    assert set(schedule(network, network.names).kinds) == {"majorised"}
+    gated = hl.HAM(layers, synapses=parts | {"gate": Gated()}, connections=[*connections, (("h", "k"), "gate")])
+    plan = schedule(gated, ["q", "h"], ["h", "q"])
+    assert (plan.eliminated, plan.kinds) == (("h",), ("majorised",))  # linear in `h`, the others held
+    assert schedule(gated, gated.names, ["q", "h", "k"]).kinds == ("majorised", "exact", "damped")
+    twice = hl.HAM({"x": layers["q"]}, synapses={"s": Paired()}, connections=[(("x", "x"), "s")])
+    assert schedule(twice, ["x"]).kinds == ("damped",)
+
+
+class Paired(sy.AbstractSynapse):
+    """Concave in each argument: of one layer named twice that says nothing."""
+
+    @property
+    def curvature(self) -> Any:
+        return ("concave", "concave")
+
+    def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.sum(a * b)
+
+
+class Triple(sy.AbstractSynapse):
+    """`-<a, w b c>` of three layers, by a formula of its own."""
+
+    weight: jax.Array
+
+    @property
+    def curvature(self) -> Any:
+        return "multilinear"
+
+    def __call__(self, a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
+        return -jnp.sum(self.weight * a * b * c)
+
+
+@sy.terms.register(Triple)
+def _of_triple(synapse: Triple, shapes: tuple[tuple[int, ...], ...]) -> sy.Terms:
+    i = np.arange(synapse.weight.size)
+    cube = np.zeros((i.size,) * 3)
+    cube[i, i, i] = synapse.weight
+    return sy.Terms((sy.Product((0, 1, 2), cube),))
+
+
+def test_a_registered_synapse_gets_the_certificate_it_deserves() -> None:
+    """That of the same weights in a `Dense`."""
+    cube = np.zeros((2, 2, 2), np.float32)
+    cube[[0, 1], [0, 1], [0, 1]] = (0.5, -2.0)
+
+    def verdict(layers: Any, synapse: Any) -> str:
+        names = "abc"
+        network = hl.HAM(
+            dict(zip(names, layers, strict=True)), synapses={"s": synapse}, connections=[(tuple(names), "s")]
+        )
+        return hl.certify(network).bounded
+
+    bounded = [hl.IdentityLayer(2), hl.TanhLayer(2), hl.SigmoidLayer(2)]
+    growing = [hl.IdentityLayer(2), hl.IdentityLayer(2), hl.IdentityLayer(2)]
+    mine = Triple(jnp.array([0.5, -2.0]))
+    for layers, expected in ((bounded, "all weights"), (growing, "unbounded")):
+        assert verdict(layers, mine) == verdict(layers, sy.Dense(cube)) == expected
+
+
+class Recalling(sy.AbstractSynapse):
+    """A softmax memory of two layers, each with patterns of its own."""
+
+    first: jax.Array
+    second: jax.Array
+
+    @property
+    def curvature(self) -> Any:
+        return "concave"
+
+    def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        return -jax.nn.logsumexp(self.first.astype(a.dtype) @ a + self.second.astype(b.dtype) @ b)
+
+
+@sy.terms.register(Recalling)
+def _of_recalling(synapse: Recalling, shapes: tuple[tuple[int, ...], ...]) -> sy.Terms:
+    weights = tuple(np.asarray(w, np.float64) for w in (synapse.first, synapse.second))
+    return sy.Terms(hidden=(sy.Hidden(lg.Softmax(), (len(weights[0]),), (0, 1), weights),))
+
+
+def test_a_hidden_layer_between_two_layers_is_certified() -> None:
+    layers = {"a": hl.IdentityLayer(2), "b": hl.IdentityLayer(3)}
+    synapse = Recalling(jnp.asarray(_normal(4, 2)), jnp.asarray(_normal(4, 3, seed=1)))
+    network = hl.HAM(layers, synapses={"s": synapse}, connections=[(("a", "b"), "s")])
+    report = hl.certify(network)
+    assert report.bounded == "all weights"
+    assert [row.name for row in report.convexity] == ["a", "b", "s"]
+    testing.check_network(network, integrate=None, settle=None, examples=5)

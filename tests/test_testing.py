@@ -213,7 +213,9 @@ def test_message_names_law_counterexample_and_numbers(no_typecheck: None) -> Non
     with pytest.raises(AssertionError) as caught:
         ht.check_synapse(faulty, (2,), curvature="multilinear", examples=50)
     message = str(caught.value)
-    assert message.startswith('check_synapse(faulty): the law "curvature" is broken: a multilinear energy is affine')
+    assert message.startswith(
+        'check_synapse(faulty): the law "curvature" is broken: the energy is affine in activation 0'
+    )
     assert "smallest counterexample found: g = [[" in message
     assert "array(" not in message
     assert "the tolerance is" in message

@@ -1,11 +1,11 @@
 """Which solver is guaranteed to descend on this network, and why."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias, final
+from typing import Any, Literal, NamedTuple, TypeAlias, final
 
 from .._network import HAM
 from ..dynamics._schedule import schedule
-from ..synapses import curvature_of
+from ..synapses import bends_of, curvature_of
 
 
 Guarantee: TypeAlias = Literal["always", "by backtracking", "below a step", "in continuous time", "none"]
@@ -85,8 +85,11 @@ def _small_steps(doubts: Sequence[str], stable: float | None) -> tuple[Guarantee
 
 
 def _jointly_concave(network: HAM) -> bool:
-    kinds = [(len(members), curvature_of(network.synapses[synapse])) for members, synapse in network.connections]
-    return all(kind == "concave" or (kind == "multilinear" and count == 1) for count, kind in kinds)
+    def concave(members: Sequence[str], synapse: Any) -> bool:
+        alone = len(members) == 1 and bends_of(synapse, 1) != ("unknown",)
+        return alone or curvature_of(synapse) == "concave"
+
+    return all(concave(members, network.synapses[name]) for members, name in network.connections)
 
 
 def _not_joint(doubts: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from .._layer import Layer
 from .._network import HAM, activations_of, drive_of
 from .._typing import State
 from ..lagrangians import AbstractElementwise, LayerNorm, Softmax
-from ..synapses import Bias, Dense, Memory
+from ..synapses import terms
 from ._growth import growth
 from ._wide import double_precision, widened
 
@@ -186,14 +186,17 @@ def _quadratic_couplings(network: HAM) -> Float[np.ndarray, "n n"] | str:
     ends = np.cumsum([0, *sizes])
     couplings = np.zeros((ends[-1], ends[-1]))
     for (members, name), label in zip(network.connections, network.connection_labels(), strict=True):
-        synapse = network.synapses[name]
-        if isinstance(synapse, Dense) and len(members) == 2:
-            a, b = (slice(ends[k], ends[k + 1]) for k in (network.names.index(member) for member in members))
-            couplings[a, b] += np.asarray(synapse.weight, np.float64)
-            couplings[b, a] += np.asarray(synapse.weight, np.float64).T
-        elif not isinstance(synapse, Bias) and not (isinstance(synapse, Dense) and len(members) == 1):
-            if not (isinstance(synapse, Memory) and synapse.lagrangian.convex):
+        known = terms(network.synapses[name], tuple(network.layers[member].shape for member in members))
+        if known is None or not all(hidden.lagrangian.convex for hidden in known.hidden):
+            return f"the curvature of {label!r} has no known bound."
+        places = [network.names.index(member) for member in members]
+        for product in known.products:
+            if len(product.arguments) > 2:
                 return f"the curvature of {label!r} has no known bound."
+            if len(product.arguments) == 2:
+                a, b = (slice(ends[places[k]], ends[places[k] + 1]) for k in product.arguments)
+                couplings[a, b] += product.weight
+                couplings[b, a] += product.weight.T
     return couplings
 
 

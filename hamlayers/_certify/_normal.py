@@ -6,7 +6,7 @@ function of one's own whose program is that of a quadratic form is the terms of 
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from .._network import HAM
 from ..lagrangians import AbstractLagrangian, FromActivation
-from ..synapses import Bias, Dense, Memory
+from ..synapses import Terms, terms
 from ._bounds import Bounds
 from ._functions import Form, least_value, quadratic_form
 from ._growth import Growth, growth
@@ -124,36 +124,39 @@ def normal_form(network: HAM, doubts: dict[str, str]) -> Normal:
         layer = network.layers[name]
         linear = np.zeros(layer.shape) if layer.bias is None else np.asarray(layer.bias, np.float64)
         blocks.append(_block(name, blocks, layer.lagrangian, layer.shape, linear, doubts.get(name, "")))
-    terms: list[Term] = []
+    monomials: list[Term] = []
     functions: dict[str, Function] = {}
     unknown: dict[str, str] = {}
     for (members, synapse_name), label in zip(network.connections, network.connection_labels(), strict=True):
         synapse: Any = network.synapses[synapse_name]
         places = tuple(network.names.index(name) for name in members)
-        first = network.names.index(members[0])
-        if isinstance(synapse, Dense) and len(places) > 1:
-            terms.append(Term(places, np.asarray(synapse.weight, np.float64), label))
-        elif isinstance(synapse, (Dense, Bias)):
-            current = np.asarray(synapse.weight if isinstance(synapse, Dense) else synapse.bias, np.float64)
-            spread = (
-                np.broadcast_to(current, network.layers[members[0]].shape) if isinstance(synapse, Bias) else current
-            )
-            _add_linear(blocks, first, -spread.ravel())
-        elif isinstance(synapse, Memory):
-            patterns = np.asarray(synapse.patterns, np.float64)
-            flat, hidden = patterns.reshape(len(patterns), -1), (len(patterns),)
-            name, zero = f"hidden layer of {label}", np.zeros(hidden)
-            blocks.append(_block(name, blocks, synapse.lagrangian, hidden, zero, doubts.get(label, ""), virtual=True))
-            terms.append(Term((first, len(blocks) - 1), flat.T, label))
+        known = terms(synapse, tuple(network.layers[name].shape for name in members))
+        if known is not None:
+            monomials += _monomials(known, blocks, places, label, doubts.get(label, ""))
+            continue
+        form, function = _read(network, synapse_name, [blocks[k] for k in places])
+        if form is not None:
+            monomials += _quadratic(form, blocks, places, label)
+            continue
+        functions[label] = function._replace(members=places)
+        if function.least == -np.inf:
+            unknown[label] = f"no rule is known for the synapse {synapse_name!r}, a {type(synapse).__name__}"
+    return Normal(tuple(blocks), tuple(monomials), functions, unknown)
+
+
+def _monomials(known: Terms, blocks: list[Block], places: tuple[int, ...], label: str, doubt: str) -> Iterator[Term]:
+    """Terms of two factors and more; what is linear, and hidden layers, are added to the blocks."""
+    for product in known.products:
+        if len(product.arguments) == 1:
+            _add_linear(blocks, places[product.arguments[0]], -product.weight)
         else:
-            form, function = _read(network, synapse_name, [blocks[k] for k in places])
-            if form is not None:
-                terms += _terms_of(form, blocks, places, label)
-                continue
-            functions[label] = function._replace(members=places)
-            if function.least == -np.inf:
-                unknown[label] = f"no rule is known for the synapse {synapse_name!r}, a {type(synapse).__name__}"
-    return Normal(tuple(blocks), tuple(terms), functions, unknown)
+            yield Term(tuple(places[k] for k in product.arguments), product.weight, label)
+    for hidden in known.hidden:
+        name, zero = f"hidden layer of {label}", np.zeros(hidden.shape)
+        blocks.append(_block(name, blocks, hidden.lagrangian, hidden.shape, zero, doubt, virtual=True))
+        last = len(blocks) - 1
+        for argument, weight in zip(hidden.arguments, hidden.weights, strict=True):
+            yield Term((places[argument], last), weight.T, label)
 
 
 def _add_linear(blocks: list[Block], place: int, slope: Float[np.ndarray, "n"]) -> None:
@@ -173,18 +176,18 @@ def _read(network: HAM, name: str, members: Sequence[Block]) -> tuple[Form | Non
     return form, Function((), call, least)
 
 
-def _terms_of(form: Form, blocks: list[Block], places: Sequence[int], label: str) -> list[Term]:
+def _quadratic(form: Form, blocks: list[Block], places: Sequence[int], label: str) -> list[Term]:
     """`<linear, g> + g^T H g / 2` as linear parts of blocks, and terms of two factors."""
     ends = np.cumsum([0, *(blocks[k].size for k in places)])
     parts = [slice(a, b) for a, b in itertools.pairwise(ends)]
-    terms = []
+    found = []
     for i, mine in enumerate(parts):
         _add_linear(blocks, places[i], form.linear[mine])
         for j in range(i, len(parts)):
             weight = -form.square[mine, parts[j]] / (2 if i == j else 1)
             if np.any(weight != 0):
-                terms.append(Term((places[i], places[j]), weight, label, form.error))
-    return terms
+                found.append(Term((places[i], places[j]), weight, label, form.error))
+    return found
 
 
 def _block(

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from .. import lagrangians as lg
 from .._layer import Layer
 from .._network import HAM
-from ..synapses import Bias, Dense, Memory
+from ..synapses import Hidden, Product, terms
 from . import _bounds as bounds, _series as series
 from ._bounds import EPS, Bounds
 from ._growth import growth
@@ -110,28 +110,31 @@ def _conjugate_from_above(lagrangian: lg.FromActivation, y: Bounds) -> float:
 
 
 def _synapse(synapse: Any, activations: list[Bounds]) -> float:
+    known = terms(synapse, tuple(g.shape for g in activations))
+    if known is None or not all(h.lagrangian.convex and _is_ours(h.lagrangian) for h in known.hidden):
+        return float(evaluate(synapse, *(series.constant(g) for g in activations)).coefficient(0.0).high)
     flat = [Bounds(g.low.ravel(), g.high.ravel()) for g in activations]
-    if isinstance(synapse, Dense):
-        value = bounds.exactly(-np.asarray(synapse.weight, np.float64))
-        for g in reversed(flat):
-            value = bounds.contract(lambda w, g: w @ g, value, g, g.shape[0])
-        return float(value.high)
-    if isinstance(synapse, Bias):
-        (g,) = activations
-        current = bounds.exactly(np.broadcast_to(-np.asarray(synapse.bias, np.float64), g.shape))
-        return float(bounds.total(bounds.multiply(current, g), tuple(range(len(g.shape)))).high)
-    if isinstance(synapse, Memory) and synapse.lagrangian.convex and _is_ours(synapse.lagrangian):
-        return _memory(synapse, flat[0])
-    return float(evaluate(synapse, *(series.constant(g) for g in activations)).coefficient(0.0).high)
+    parts = [_product(product, flat) for product in known.products] + [_hidden(h, flat) for h in known.hidden]
+    # a sum of a few numbers: their own errors are far below those already counted
+    return sum(parts)
 
 
-def _memory(synapse: Memory, g: Bounds) -> float:
+def _product(product: Product, flat: list[Bounds]) -> float:
+    value = bounds.exactly(-product.weight)
+    for argument in reversed(product.arguments):
+        g = flat[argument]
+        value = bounds.contract(lambda w, g: w @ g, value, g, g.shape[0])
+    return float(value.high)
+
+
+def _hidden(hidden: Hidden, flat: list[Bounds]) -> float:
     """`-L_h(z) <= -L_h(m) - <grad L_h(m), z - m>` for a convex `L_h`, with `m` in the middle of the bounds of `z`."""
-    patterns = np.asarray(synapse.patterns, np.float64)
-    flat = bounds.exactly(patterns.reshape(len(patterns), -1))
-    z = bounds.contract(lambda w, g: w @ g, flat, g, g.shape[0])
+    weight = bounds.exactly(np.concatenate(hidden.weights, axis=1))
+    low, high = (np.concatenate([getattr(flat[k], end) for k in hidden.arguments]) for end in ("low", "high"))
+    z = bounds.contract(lambda w, g: w @ g, weight, Bounds(low, high), low.size)
+    z = Bounds(z.low.reshape(hidden.shape), z.high.reshape(hidden.shape))
     middle, radius = (z.low + z.high) / 2, (z.high - z.low) / 2
-    slope, energy, value, _ = (np.asarray(v, np.float64) for v in _facts(synapse.lagrangian, jnp.asarray(middle)))
+    slope, energy, value, _ = (np.asarray(v, np.float64) for v in _facts(hidden.lagrangian, jnp.asarray(middle)))
     size = np.sum(np.abs(middle * slope)) + np.abs(energy) + np.abs(value)
     spread = np.sum(np.abs(slope) * radius) * (1 + ROUNDING)
     return float(-value + (ROUNDING + middle.size * EPS) * size + spread)

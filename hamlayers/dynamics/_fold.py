@@ -9,7 +9,7 @@ from .._network import HAM, activations_of, part_of, synapse_energy
 from .._numerics import widest_dtype, working_dtype
 from .._typing import Scalar, State
 from .._wiring import Connection
-from ..synapses import curvature_of
+from ..synapses import bends_of
 from ._driven import Driven
 
 
@@ -70,7 +70,8 @@ def _is_constant(network: HAM, connection: Connection, held: set[str]) -> bool:
     """Whether a connection of clamped layers is a constant energy, or that and a constant current."""
     members, synapse = connection
     free = [name for name in members if name not in held]
-    affine = len(free) == 1 and curvature_of(network.synapses[synapse]) == "multilinear"
+    bends = bends_of(network.synapses[synapse], len(members))
+    affine = len(free) == 1 and bends[members.index(free[0])] == "linear"
     return len(free) < len(members) and (not free or affine)
 
 

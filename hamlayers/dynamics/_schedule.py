@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, final
 
 from .._network import HAM
 from .._wiring import Connection
-from ..synapses import curvature_of
+from ..synapses import bends_of, curvature_of
 
 
 Kind: TypeAlias = Literal["exact", "majorised", "damped"]
@@ -90,12 +90,16 @@ def _kind(network: HAM, members: Sequence[str], cut: Sequence[str]) -> Kind:
         return "damped"
     worst: Kind = "exact"
     for names, synapse in touching(network, members):
-        curvature = curvature_of(network.synapses[synapse])
+        bends = bends_of(network.synapses[synapse], len(names))
         repeated = any(names.count(name) > 1 for name in members)
-        if curvature == "concave":
-            worst = "majorised"
-        elif curvature == "unknown" or repeated:
+        if repeated and curvature_of(network.synapses[synapse]) != "concave":
             return "damped"
+        # the layers of a class share no synapse, so the others that this one connects are held
+        own = {bend for name, bend in zip(names, bends, strict=True) if name in members}
+        if "unknown" in own:
+            return "damped"
+        if "concave" in own:
+            worst = "majorised"
     return worst
 
 

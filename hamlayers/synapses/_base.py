@@ -11,8 +11,11 @@ from .._numerics import widest_dtype
 from .._typing import FloatArray, FloatLike, Scalar
 
 
-Curvature: TypeAlias = Literal["multilinear", "concave", "unknown"]
-"""How an energy bends: linear in each activation, jointly concave in all of them, or not known."""
+Bend: TypeAlias = Literal["linear", "concave", "unknown"]
+"""How an energy bends in one activation, whatever the others are."""
+
+Curvature: TypeAlias = Literal["multilinear", "concave", "unknown"] | tuple[Bend, ...]
+"""How an energy bends: linear in each activation, jointly concave in all of them, not known, or each by itself."""
 
 
 class AbstractSynapse(eqx.Module):
@@ -26,11 +29,18 @@ class AbstractSynapse(eqx.Module):
     @property
     @abstractmethod
     def curvature(self) -> Curvature:
-        """`"multilinear"`, `"concave"` or `"unknown"`: what [`hamlayers.settle`][] may rely on for its guarantee.
+        """What [`hamlayers.settle`][] may rely on for its guarantee.
 
-        A layer whose synapses are multilinear can be minimised over exactly; for concave ones the same update still
-        never raises the energy; for others the step is damped until it does not.
+        `"multilinear"`, jointly `"concave"`, `"unknown"`, or a tuple with one of `"linear"`, `"concave"` and
+        `"unknown"` for each activation, the others held. A layer in which its synapses are linear can be minimised
+        over exactly; where they are concave the same update still never raises the energy; for others the step is
+        damped until it does not. A layer that a connection names twice needs a joint statement.
         """
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...] | None:
+        """Shapes of activations that the synapse can be applied to, where it has some of its own."""
+        return None
 
     @abstractmethod
     def __call__(self, *activations: FloatLike) -> Scalar:
@@ -40,6 +50,23 @@ class AbstractSynapse(eqx.Module):
 def curvature_of(synapse: Any) -> Curvature:
     """The declared curvature of a synapse; `"unknown"` for callables that declare none."""
     return synapse.curvature if isinstance(synapse, AbstractSynapse) else "unknown"
+
+
+def bends_of(synapse: Any, count: int) -> tuple[Bend, ...]:
+    """How a synapse of so many activations bends in each.
+
+    **Raises:** `ValueError` for a declaration that is not one for each.
+    """
+    declared = curvature_of(synapse)
+    if isinstance(declared, tuple):
+        if len(declared) != count or not set(declared) <= {"linear", "concave", "unknown"}:
+            raise ValueError(
+                f'{type(synapse).__name__}: `curvature` must be "linear", "concave" or "unknown" for each of the '
+                f"{count} activations, got {declared!r}."
+            )
+        return declared
+    bend: Bend = "linear" if declared == "multilinear" else declared
+    return (bend,) * count
 
 
 def as_activations(owner: str, activations: tuple[FloatLike, ...]) -> tuple[FloatArray, ...]:

@@ -45,6 +45,11 @@ class Dense(AbstractSynapse):
         """Multilinear."""
         return "multilinear"
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The sizes of the axes of the weight."""
+        return tuple((size,) for size in self.weight.shape)
+
     @classmethod
     def random(cls, *sizes: int | tuple[int, ...], key: PRNGKeyArray, std: FloatLike | None = None) -> "Dense":
         """Normal weights for layers of the given sizes (or shapes).
@@ -100,6 +105,11 @@ class Bias(AbstractSynapse):
     def curvature(self) -> Curvature:
         """Multilinear."""
         return "multilinear"
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of the bias."""
+        return (self.bias.shape,)
 
     @classmethod
     def random(cls, shape: int | tuple[int, ...], *, key: PRNGKeyArray, std: FloatLike = 0.02) -> "Bias":

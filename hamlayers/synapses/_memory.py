@@ -57,6 +57,11 @@ class Memory(AbstractSynapse):
         """Concave, for a convex Lagrangian."""
         return "concave" if self.lagrangian.convex else "unknown"
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of a pattern."""
+        return (self.patterns.shape[1:],)
+
     @classmethod
     def random(
         cls, patterns: int, shape: int | tuple[int, ...], lagrangian: AbstractLagrangian, *, key: PRNGKeyArray

@@ -79,8 +79,12 @@ def check_synapse(
     dtype = as_float_dtype("check_synapse", dtype)
     sizes = _shapes_of(owner, synapse, shapes)
     bend = sy.curvature_of(synapse) if curvature is None else curvature
-    if bend not in ("multilinear", "concave", "unknown"):
-        raise ValueError(f'{owner}: `curvature` must be "multilinear", "concave" or "unknown", got {bend!r}.')
+    each = isinstance(bend, tuple) and len(bend) == len(sizes) and set(bend) <= {"linear", "concave", "unknown"}
+    if not each and bend not in ("multilinear", "concave", "unknown"):
+        raise ValueError(
+            f'{owner}: `curvature` must be "multilinear", "concave" or "unknown", or "linear", "concave" or "unknown" '
+            f"for each of the {len(sizes)} activations, got {bend!r}."
+        )
     context = f"synapse = {described(synapse)}"
     options = {"examples": examples, "seed": seed, "context": context}
     with jax.enable_x64(True):
@@ -104,12 +108,9 @@ def _shapes_of(owner: str, synapse: Any, shapes: Any) -> Shapes:
         if not isinstance(shapes, (list, tuple)) or not shapes:
             raise ValueError(f"{owner}: `shapes` must list the shape of each activation, got {shapes!r}.")
         return tuple(as_shape(owner, "shapes", shape) for shape in shapes)
-    if isinstance(synapse, sy.Dense):
-        return tuple((size,) for size in synapse.weight.shape)
-    if isinstance(synapse, sy.Bias):
-        return (synapse.bias.shape,)
-    if isinstance(synapse, sy.Memory):
-        return (synapse.patterns.shape[1:],)
+    own = synapse.shapes if isinstance(synapse, sy.AbstractSynapse) else None
+    if own is not None:
+        return own
     raise ValueError(f"{owner}: give `shapes`, the shapes of the activations that the synapse connects.")
 
 
@@ -176,10 +177,9 @@ def _moved(synapse: Any, g: list[FloatArray]) -> Scalar:
     return sum(jax.tree.leaves(costs), start=jnp.zeros((), g[0].dtype))
 
 
-def _judge(owner: str, synapse: Any, shapes: Shapes, bend: str) -> Callable[[Any], Iterator[Comparison]]:
+def _judge(owner: str, synapse: Any, shapes: Shapes, bend: Curvature) -> Callable[[Any], Iterator[Comparison]]:
     evaluate = compiled(owner, "drive", _facts)
     blocks = np.repeat(np.arange(len(shapes)), [int(np.prod(shape)) for shape in shapes])
-    own = blocks[:, None] == blocks[None, :]
 
     def judge(example: Any) -> Iterator[Comparison]:
         g, other = example["g"], example["other"]
@@ -201,37 +201,41 @@ def _judge(owner: str, synapse: Any, shapes: Shapes, bend: str) -> Callable[[Any
             change + rounding,
             "what they change within 2^-20 of the activations, plus rounding",
         )
-        yield from _curvature(bend, found, own, scale, rounding)
+        yield from _curvature(bend, found, blocks, scale, rounding)
 
     return judge
 
 
-def _curvature(bend: str, found: Any, own: np.ndarray, scale: float, rounding: float) -> Iterator[Comparison]:
+def _curvature(bend: Curvature, found: Any, blocks: np.ndarray, scale: float, rounding: float) -> Iterator[Comparison]:
     if bend == "unknown" or not np.isfinite(found["ends"]).all():
         return
     shares = np.asarray(SHARES)[:, None]
     chord = (1 - shares) * found["energy"] + shares * found["ends"][None]
     sizes = scale + np.abs(found["ends"]) + np.max(np.abs(found["between"]), axis=0)
     tolerance, because = 8 * UNIT * sizes[None] + TINY, "256 eps (|E| + sum |g dE/dg|)"
-    if bend == "multilinear":
-        statement = "a multilinear energy is affine in each activation while the others are fixed"
-        one = slice(0, -1)
-        yield Comparison(
-            "curvature",
-            statement,
-            found["between"][:, one],
-            chord[:, one],
-            np.broadcast_to(tolerance, chord.shape)[:, one],
-            because,
-        )
-        statement = "a multilinear energy has no second derivative within one activation"
-        yield Comparison("curvature", statement, np.where(own, found["hessian"], 0), 0.0, rounding, "rounding")
-    else:
+    hessian = (found["hessian"] + found["hessian"].T) / 2
+    if bend == "concave":
         statement = "a concave energy is nowhere below its chords"
         yield Comparison("curvature", statement, found["between"], chord, tolerance, because, "at least")
-        largest = np.max(np.linalg.eigvalsh((found["hessian"] + found["hessian"].T) / 2))
+        largest = np.max(np.linalg.eigvalsh(hessian))
         statement = "the largest eigenvalue of a concave energy's second derivatives is not positive"
-        yield Comparison("curvature", statement, largest, 0.0, own.shape[0] * rounding, "n times rounding", "at most")
+        yield Comparison("curvature", statement, largest, 0.0, blocks.size * rounding, "n times rounding", "at most")
+        return
+    count = int(blocks[-1]) + 1
+    for k, own in enumerate(("linear",) * count if bend == "multilinear" else bend):
+        inside = np.ix_(blocks == k, blocks == k)
+        line, straight, slack = found["between"][:, k], chord[:, k], np.broadcast_to(tolerance, chord.shape)[:, k]
+        if own == "linear":
+            statement = f"the energy is affine in activation {k} while the others are fixed"
+            yield Comparison("curvature", statement, line, straight, slack, because)
+            statement = f"the energy has no second derivative within activation {k}"
+            yield Comparison("curvature", statement, hessian[inside], 0.0, rounding, "rounding")
+        elif own == "concave":
+            statement = f"the energy is nowhere below its chords in activation {k}, the others fixed"
+            yield Comparison("curvature", statement, line, straight, slack, because, "at least")
+            largest, size = np.max(np.linalg.eigvalsh(hessian[inside])), int(np.sum(blocks == k))
+            statement = f"the largest eigenvalue of the second derivatives within activation {k} is not positive"
+            yield Comparison("curvature", statement, largest, 0.0, size * rounding, "n times rounding", "at most")
 
 
 def _parameter_facts(synapse: Any, g: list[FloatArray]) -> dict[str, FloatArray]:
