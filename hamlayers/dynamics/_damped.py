@@ -213,8 +213,9 @@ def _search(
         fell = after.energy < before.energy - before.rounding
         first, change = _slope(problem, at, force, step)
         last, _ = _slope(problem, there, left, step)
-        unknown = inner(floor, {n: jnp.abs(dg) for n, dg in change.items()})
-        level = (after.energy <= before.energy + before.rounding) & (last <= 0.8 * jnp.abs(first) + unknown)
+        unknown = inner(floor, {n: jnp.abs(dg).astype(floor[n].dtype) for n, dg in change.items()})
+        steepest = 0.8 * jnp.abs(first).astype(unknown.dtype) + unknown
+        level = (after.energy <= before.energy + before.rounding) & (last <= steepest.astype(last.dtype))
         moved = activations_of(problem.network, there)
         turned = {n: _turned(problem, n, force[n], left[n], step[n], moved[n] - g[n]) for n in force}
         return _Trial(shares, plain, ~(fell | level), turned, tried)
