@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ SHAPE = (3, 4)
 ROOT = Path(__file__).resolve().parents[1]
 HANGING = 3600.0
 """Seconds after which a process that should have ended is given up: no machine, however busy, is so slow."""
+
+OPTIMISED = {"xla_backend_optimization_level": 3} | (
+    {"xla_cpu_use_fusion_emitters": True} if version("jaxlib").startswith("0.10.") else {}
+)
+"""How XLA compiles for users, where `conftest.py` has it compile for the suite."""
 
 Constructor = Callable[[], lg.AbstractLagrangian]
 
