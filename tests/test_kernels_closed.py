@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import only_full
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from numpy.polynomial.legendre import leggauss
@@ -179,7 +178,7 @@ GOLDEN = [
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", only_full([*PUBLISHED, "gaussian"], but={*PUBLISHED, "gaussian"} - {"rexp"}))
+@pytest.mark.parametrize("name", [*PUBLISHED, "gaussian"])
 def test_golden_values(name: str) -> None:
     make, *published = PUBLISHED.get(name, (kernels.Gaussian,))
     d = make()
@@ -437,7 +436,6 @@ def test_dual_of_lagrangians_and_functions() -> None:
     assert kernels.dual(d) is d
 
 
-@pytest.mark.full
 @pytest.mark.usefixtures("x64")
 def test_groups_give_the_mean() -> None:
     groups = lagrangians.ReLUBasis([[0.1, -0.5], [1.0, 0.2]], [[1.0, 2.0], [0.5, 0.0]])

@@ -173,9 +173,9 @@ def force_test(problem: Problem, carried: State, target: State, tolerances: Tole
         for n, f in forces.items()
     }
     fell = finite & _all({n: jnp.all(flags) for n, flags in settled.items()})
-    # Rounding is worth a look where the layers as a whole are near rest, and at the first point.
+    # Rounding is worth a look where the layers as a whole are within a few tolerances of rest, and at the first point.
     coarse = {n: jnp.maximum(rtol, 32 * float(jnp.finfo(x.dtype).eps)) for n, x in carried.items()}
-    near = _all({n: force <= atol + coarse[n] * size for n, (force, size) in rms.items()})
+    near = _all({n: force <= 4 * (atol + coarse[n] * size) for n, (force, size) in rms.items()})
     stuck = fell & near & (excess > 1) & ((excess > 0.9 * watch.closest) | jnp.isinf(watch.closest))
     nothing = jax.tree.map(jnp.zeros_like, forces)
     floor = jax.lax.cond(anywhere(stuck), lambda: problem.floor(carried, target, 4), lambda: nothing)

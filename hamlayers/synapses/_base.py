@@ -37,11 +37,6 @@ class AbstractSynapse(eqx.Module):
         damped until it does not. A layer that a connection names twice needs a joint statement.
         """
 
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...] | None:
-        """Shapes of activations that the synapse can be applied to, where it has some of its own."""
-        return None
-
     @abstractmethod
     def __call__(self, *activations: FloatLike) -> Scalar:
         """The energy, a scalar."""

@@ -108,8 +108,8 @@ def _shapes_of(owner: str, synapse: Any, shapes: Any) -> Shapes:
         if not isinstance(shapes, (list, tuple)) or not shapes:
             raise ValueError(f"{owner}: `shapes` must list the shape of each activation, got {shapes!r}.")
         return tuple(as_shape(owner, "shapes", shape) for shape in shapes)
-    own = synapse.shapes if isinstance(synapse, sy.AbstractSynapse) else None
-    if own is not None:
+    own = getattr(synapse, "shapes", None)
+    if isinstance(own, tuple):
         return own
     raise ValueError(f"{owner}: give `shapes`, the shapes of the activations that the synapse connects.")
 
