@@ -14,6 +14,15 @@ from hamlayers import lagrangians as lg, models, synapses as sy
 KEY = lambda: jax.random.key(0)  # noqa: E731
 
 
+class _OneBend(sy.AbstractSynapse):
+    @property
+    def curvature(self):
+        return ("linear",)
+
+    def __call__(self, *activations):
+        return sum(jnp.sum(g) for g in activations)
+
+
 SYNAPSES = [
     refuses(
         "a weight that is a list",
@@ -191,6 +200,14 @@ SYNAPSES = [
     ),
     gives("a memory far away", -1e30, lambda: sy.Memory(full(1, 1, 1), lg.Softmax())(vec(1e30))),
     gives("curvature of what declares none", "unknown", lambda: sy.curvature_of(lambda g: g)),
+    gives("how what declares nothing bends", ("unknown", "unknown"), lambda: sy.bends_of(lambda a, b: a, 2)),
+    refuses(
+        "a curvature of another number of activations",
+        ValueError,
+        ("`curvature`", "each of the 3 activations", "('linear',)"),
+        lambda: sy.bends_of(_OneBend(), 3),
+    ),
+    gives("terms of what registers none", None, lambda: sy.terms(lambda g: g, ((2,),))),
 ]
 
 LAYERS = [
