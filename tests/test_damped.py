@@ -68,7 +68,8 @@ def test_sparse_coding(method: str) -> None:
 
     settled = jax.vmap(code)((images @ atoms.T).astype(np.float32))
     assert np.all(settled.converged)
-    assert np.all(settled.steps <= 100)  # with one step size for all neurons, several hundreds
+    assert np.max(settled.steps) <= (60 if method == "nesterov" else 100)  # by one step size for all, several hundreds
+    assert np.median(settled.steps) <= 25
     found = np.asarray(jax.vmap(network.activations)(settled.state)["x"], np.float64)
 
     def lasso(a: np.ndarray) -> np.ndarray:

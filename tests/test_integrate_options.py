@@ -479,6 +479,7 @@ def test_states_that_are_not_finite(network: hl.HAM, state: dict) -> None:
         (infinite, state, {}),
         (wild, start, {}),
         (wild, start, {"solver": diffrax.Tsit5(), "metric": "state"}),
+        (wild, start, {"dt0": 0.1}),
         (wild, start, {"dt0": 0.1, "saveat": SaveAt(steps=True), "max_steps": 2048}),
     ]
     for case, x, options in cases:

@@ -281,6 +281,15 @@ class _Synapse(eqx.Module):
         return -(a @ (self.weight.astype(a.dtype) @ b))
 
 
+class _Misregistered(_Synapse):
+    __call__ = _Synapse.right
+
+
+@sy.terms.register(_Misregistered)
+def _twice(synapse: _Misregistered, shapes: tuple[tuple[int, ...], ...]) -> sy.Terms:
+    return sy.Terms((sy.Product((0, 1), 2 * np.asarray(synapse.weight, np.float64)),))
+
+
 def _synapse(call: Method) -> Any:
     return type("FaultySynapse", (_Synapse,), {"__call__": call})()
 
@@ -333,6 +342,7 @@ SYNAPSES: dict[str, tuple[str, Callable[[], Any], Any]] = {
         lambda: _synapse(lambda s, a, b: s.right(a, b) - jnp.sum(a**2)),
         ("linear", "unknown"),
     ),
+    "terms of twice the weight": ("terms", lambda: _Misregistered(), "multilinear"),
     "concave, but a saddle": ("curvature", lambda: _synapse(lambda s, a, b: s.right(a, b)), "concave"),
     "batch summed": ("shapes", lambda: _synapse(lambda s, a, b: s.right(a, b)[None]), "unknown"),
     "weight stopped": (
@@ -742,5 +752,5 @@ def test_table() -> None:
     planted = {"Lagrangians": LAGRANGIANS, "synapses": SYNAPSES, "networks": NETWORKS, "solvers": SOLVERS}
     planted |= {"gradients": GRADIENTS, "unbounded": UNBOUNDED}
     counts = {kind: len(faults) for kind, faults in planted.items()}
-    expected = {"Lagrangians": 32, "synapses": 14, "networks": 17, "solvers": 9, "gradients": 6, "unbounded": 4}
+    expected = {"Lagrangians": 32, "synapses": 15, "networks": 17, "solvers": 9, "gradients": 6, "unbounded": 4}
     assert counts == expected

@@ -312,6 +312,7 @@ class Gated(sy.AbstractSynapse):
 def test_each_argument_bends_in_its_own_way() -> None:
     testing.check_synapse(Attending(), [(3,), (2, 3)], examples=5)
     testing.check_synapse(Gated(), [(2,), (3,)], examples=5)
+    testing.check_synapse(Triple(jnp.array([0.5, -2.0])), [(2,)] * 3, examples=5)  # what is registered too
     assert sy.bends_of(sy.Dense(np.ones((2, 2))), 2) == ("linear", "linear")
     assert sy.bends_of(lambda g: g, 3) == ("unknown",) * 3
     with pytest.raises(ValueError, match=r"Gated: `curvature` must be .* for each of the 3 activations"):
@@ -353,7 +354,7 @@ class Triple(sy.AbstractSynapse):
         return "multilinear"
 
     def __call__(self, a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
-        return -jnp.sum(self.weight * a * b * c)
+        return -jnp.sum(self.weight.astype(a.dtype) * a * b * c)
 
 
 @sy.terms.register(Triple)
@@ -411,3 +412,38 @@ def test_a_hidden_layer_between_two_layers_is_certified() -> None:
     assert report.bounded == "all weights"
     assert [row.name for row in report.convexity] == ["a", "b", "s"]
     testing.check_network(network, integrate=None, settle=None, examples=5)
+    testing.check_synapse(synapse, [(2,), (3,)], examples=5)
+
+
+class Registered(Triple):
+    """Whose terms are told by a test."""
+
+    told: Any = eqx.field(static=True)
+
+
+@sy.terms.register(Registered)
+def _of_registered(synapse: Registered, shapes: tuple[tuple[int, ...], ...]) -> Any:
+    return synapse.told()
+
+
+@pytest.mark.parametrize(
+    ("told", "error", "words"),
+    [
+        (lambda: 3, TypeError, "give a Terms or None, got 3"),
+        (lambda: sy.Terms((sy.Product((0, 3), np.ones((2, 2))),)), ValueError, "`arguments` from 0 to 2, got"),
+        (lambda: sy.Terms((sy.Product((), np.ones(())),)), ValueError, "`arguments` from 0 to 2, got"),
+        (lambda: sy.Terms((sy.Product((0, 1), np.ones((2, 3))),)), ValueError, r"shape \(2, 2\) here, got \(2, 3\)"),
+        (
+            lambda: sy.Terms(hidden=(sy.Hidden(lg.ReLU(), (4,), (1,), (np.ones((4, 3)),)),)),
+            ValueError,
+            r"shape \(4, 2\) here, got \(4, 3\)",
+        ),
+        (lambda: sy.Terms(hidden=(sy.Hidden(lg.ReLU(), (4,), (1,), ()),)), ValueError, "one of `weights` for each"),
+    ],
+)
+def test_terms_that_do_not_fit_are_refused(told: Any, error: type[Exception], words: str) -> None:
+    layers = {name: hl.TanhLayer(2) for name in "abc"}
+    synapse = Registered(jnp.ones(2), told)
+    network = hl.HAM(layers, synapses={"s": synapse}, connections=[(("a", "b", "c"), "s")])
+    with pytest.raises(error, match=f"certify: `terms` of Registered must .*{words}"):
+        hl.certify(network)

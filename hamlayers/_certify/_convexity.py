@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from .._network import HAM
 from ..lagrangians import AbstractElementwise, AbstractLagrangian
-from ..synapses import terms
+from ._terms import terms_of
 from ._wide import double_precision
 
 
@@ -62,8 +62,8 @@ def check_convexity(network: HAM, random: np.random.Generator) -> tuple[Convexit
 def _lagrangians(network: HAM) -> Iterator[tuple[str, AbstractLagrangian, tuple[int, ...]]]:
     for name in network.names:
         yield name, network.layers[name].lagrangian, network.layers[name].shape
-    for (members, name), label in zip(network.connections, network.connection_labels(), strict=True):
-        known = terms(network.synapses[name], tuple(network.layers[member].shape for member in members))
+    for connection, label in zip(network.connections, network.connection_labels(), strict=True):
+        known = terms_of(network, connection)
         for hidden in () if known is None else known.hidden:
             yield label, hidden.lagrangian, hidden.shape
 

@@ -14,8 +14,8 @@ from .._layer import Layer
 from .._network import HAM, activations_of, drive_of
 from .._typing import State
 from ..lagrangians import AbstractElementwise, LayerNorm, Softmax
-from ..synapses import terms
 from ._growth import growth
+from ._terms import terms_of
 from ._wide import double_precision, widened
 
 
@@ -185,11 +185,11 @@ def _quadratic_couplings(network: HAM) -> Float[np.ndarray, "n n"] | str:
     sizes = [_size(layer) for layer in _in_order(network)]
     ends = np.cumsum([0, *sizes])
     couplings = np.zeros((ends[-1], ends[-1]))
-    for (members, name), label in zip(network.connections, network.connection_labels(), strict=True):
-        known = terms(network.synapses[name], tuple(network.layers[member].shape for member in members))
+    for connection, label in zip(network.connections, network.connection_labels(), strict=True):
+        known = terms_of(network, connection)
         if known is None or not all(hidden.lagrangian.convex for hidden in known.hidden):
             return f"the curvature of {label!r} has no known bound."
-        places = [network.names.index(member) for member in members]
+        places = [network.names.index(member) for member in connection[0]]
         for product in known.products:
             if len(product.arguments) > 2:
                 return f"the curvature of {label!r} has no known bound."

@@ -14,10 +14,11 @@ from jaxtyping import Bool, Float, Int
 
 from .._network import HAM
 from ..lagrangians import AbstractLagrangian, FromActivation
-from ..synapses import Terms, terms
+from ..synapses import Terms
 from ._bounds import Bounds
 from ._functions import Form, least_value, quadratic_form
 from ._growth import Growth, growth
+from ._terms import terms_of
 from ._wide import double_precision, widened
 
 
@@ -127,10 +128,10 @@ def normal_form(network: HAM, doubts: dict[str, str]) -> Normal:
     monomials: list[Term] = []
     functions: dict[str, Function] = {}
     unknown: dict[str, str] = {}
-    for (members, synapse_name), label in zip(network.connections, network.connection_labels(), strict=True):
-        synapse: Any = network.synapses[synapse_name]
+    for connection, label in zip(network.connections, network.connection_labels(), strict=True):
+        members, synapse_name = connection
         places = tuple(network.names.index(name) for name in members)
-        known = terms(synapse, tuple(network.layers[name].shape for name in members))
+        known = terms_of(network, connection)
         if known is not None:
             monomials += _monomials(known, blocks, places, label, doubts.get(label, ""))
             continue
@@ -140,7 +141,8 @@ def normal_form(network: HAM, doubts: dict[str, str]) -> Normal:
             continue
         functions[label] = function._replace(members=places)
         if function.least == -np.inf:
-            unknown[label] = f"no rule is known for the synapse {synapse_name!r}, a {type(synapse).__name__}"
+            kind = type(network.synapses[synapse_name]).__name__
+            unknown[label] = f"no rule is known for the synapse {synapse_name!r}, a {kind}"
     return Normal(tuple(blocks), tuple(monomials), functions, unknown)
 
 

@@ -16,12 +16,14 @@ from jaxtyping import Float
 from .. import lagrangians as lg
 from .._layer import Layer
 from .._network import HAM
-from ..synapses import Hidden, Product, terms
+from .._wiring import Connection
+from ..synapses import Hidden, Product
 from . import _bounds as bounds, _series as series
 from ._bounds import EPS, Bounds
 from ._growth import growth
 from ._interpret import evaluate
 from ._series import Undecided
+from ._terms import terms_of
 from ._wide import double_precision
 
 
@@ -37,8 +39,8 @@ def highest(network: HAM, state: dict[str, Float[np.ndarray, "..."]]) -> float:
         with double_precision():
             found = {name: _layer(network.layers[name], x) for name, x in state.items()}
             total = sum((energy for energy, _ in found.values()), 0.0)
-            for members, name in network.connections:
-                total += _synapse(network.synapses[name], [found[member][1] for member in members])
+            for connection in network.connections:
+                total += _synapse(network, connection, [found[member][1] for member in connection[0]])
     except Undecided:
         return np.inf
     # a sum of a few numbers: their own errors are far below those already counted
@@ -109,9 +111,10 @@ def _conjugate_from_above(lagrangian: lg.FromActivation, y: Bounds) -> float:
     return float(np.sum(areas)) * (1 + (ROUNDING + areas.size * EPS))
 
 
-def _synapse(synapse: Any, activations: list[Bounds]) -> float:
-    known = terms(synapse, tuple(g.shape for g in activations))
+def _synapse(network: HAM, connection: Connection, activations: list[Bounds]) -> float:
+    known = terms_of(network, connection)
     if known is None or not all(h.lagrangian.convex and _is_ours(h.lagrangian) for h in known.hidden):
+        synapse = network.synapses[connection[1]]
         return float(evaluate(synapse, *(series.constant(g) for g in activations)).coefficient(0.0).high)
     flat = [Bounds(g.low.ravel(), g.high.ravel()) for g in activations]
     parts = [_product(product, flat) for product in known.products] + [_hidden(h, flat) for h in known.hidden]

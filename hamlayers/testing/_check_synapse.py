@@ -57,7 +57,8 @@ def check_synapse(
     activations is kept, half-width ones may be widened); in double precision **drive** (`-dE/dg_i`, by autodiff, is
     that by finite differences), **second derivatives** (finite and symmetric), **curvature** (a multilinear energy is
     affine in each activation while the others are fixed, a concave one lies above its chords and has no positive second
-    derivative), **parameter gradients**; in `dtype` **finite** and **precision**; **jit** and **vmap**.
+    derivative; or in each activation by itself), **terms** (what [`terms`][hamlayers.synapses.terms] says of it adds up
+    to its energy), **parameter gradients**; in `dtype` **finite** and **precision**; **jit** and **vmap**.
 
     **Arguments:**
 
@@ -180,6 +181,7 @@ def _moved(synapse: Any, g: list[FloatArray]) -> Scalar:
 def _judge(owner: str, synapse: Any, shapes: Shapes, bend: Curvature) -> Callable[[Any], Iterator[Comparison]]:
     evaluate = compiled(owner, "drive", _facts)
     blocks = np.repeat(np.arange(len(shapes)), [int(np.prod(shape)) for shape in shapes])
+    known = sy.terms(synapse, shapes)
 
     def judge(example: Any) -> Iterator[Comparison]:
         g, other = example["g"], example["other"]
@@ -202,6 +204,9 @@ def _judge(owner: str, synapse: Any, shapes: Shapes, bend: Curvature) -> Callabl
             "what they change within 2^-20 of the activations, plus rounding",
         )
         yield from _curvature(bend, found, blocks, scale, rounding)
+        if known is not None:
+            statement, because = "its registered terms add up to the energy", "2048 eps (|E| + sum |g dE/dg|)"
+            yield Comparison("terms", statement, _sum_of(known, g), found["energy"], 64 * UNIT * scale + TINY, because)
 
     return judge
 
@@ -236,6 +241,21 @@ def _curvature(bend: Curvature, found: Any, blocks: np.ndarray, scale: float, ro
             largest, size = np.max(np.linalg.eigvalsh(hessian[inside])), int(np.sum(blocks == k))
             statement = f"the largest eigenvalue of the second derivatives within activation {k} is not positive"
             yield Comparison("curvature", statement, largest, 0.0, size * rounding, "n times rounding", "at most")
+
+
+def _sum_of(known: sy.Terms, g: list[np.ndarray]) -> float:
+    """The energy that the terms of a synapse add up to."""
+    flat = [a.reshape(-1) for a in g]
+    total = 0.0
+    for product in known.products:
+        value = -product.weight
+        for k in reversed(product.arguments):
+            value = value @ flat[k]
+        total += float(value)
+    for hidden in known.hidden:
+        z = sum(weight @ flat[k] for k, weight in zip(hidden.arguments, hidden.weights, strict=True))
+        total -= float(hidden.lagrangian(jnp.asarray(z).reshape(hidden.shape)))
+    return total
 
 
 def _parameter_facts(synapse: Any, g: list[FloatArray]) -> dict[str, FloatArray]:
