@@ -15,7 +15,7 @@ import pytest
 os.environ["MPLBACKEND"] = "agg"  # also for the processes that tests start
 
 # Most of the suite's time is compiling, and without optimisation that is less than half: XLA reads these options when
-# it first compiles. `XLA_FLAGS= pytest` tests the code that users get, as CI does where rounding decides, and for the docs.
+# it first compiles. `XLA_FLAGS= pytest` tests the code that users get, as CI does where rounding decides, and for docs.
 _ONLY_IN_10 = " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 _KNOWN = _ONLY_IN_10 if version("jaxlib").startswith("0.10.") else ""  # an unknown option ends the process
 os.environ.setdefault("XLA_FLAGS", f"--xla_backend_optimization_level=0{_KNOWN}")
