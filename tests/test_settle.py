@@ -19,8 +19,8 @@ from helpers import eps, only_full, precision
 
 import hamlayers as hl
 from hamlayers import lagrangians, synapses
+from hamlayers.dynamics import Tolerances
 from hamlayers.dynamics._driven import Driven
-from hamlayers.dynamics._method import Tolerances
 from hamlayers.dynamics._problem import problem_of
 
 
@@ -462,13 +462,14 @@ def _descend(network: hl.HAM, start: dict, masks: dict, method: Any) -> Any:
     def loop(cond: Any, body: Any, init: Any, max_steps: int) -> Any:
         def step(at: Any, _: None) -> Any:
             after = jax.tree.map(lambda new, old: jnp.where(cond(at), new, old), body(at), at)
-            return after, (after.energy, problem.energy(after.accepted), _magnitude(network, problem, after.accepted))
+            return after, (after.energy, problem.energy(after.kept), _magnitude(network, problem, after.kept))
 
         end, energies = jax.lax.scan(step, init, length=max_steps)
         path.append(energies)
         return end
 
-    outcome = method.run(problem, Tolerances(tiny, tiny, None), STEPS, loop)
+    watched = Tolerances(tiny, tiny, jnp.asarray(-jnp.inf))  # the loop looks at energies, and never stops by them
+    outcome = method.run(problem, watched, STEPS, loop)
     return network.energy(start), path[0], outcome, problem.start
 
 

@@ -37,14 +37,19 @@ from ._gradient import (
 )
 from ._implicit import Implicit as Implicit
 from ._inputs import AbstractInputs as AbstractInputs, Piecewise as Piecewise
-from ._integrate import (
-    RESULTS as RESULTS,
-    Trajectory as Trajectory,
-    integrate as integrate,
-)
+from ._integrate import Trajectory as Trajectory, integrate as integrate
 from ._langevin import LeimkuhlerMatthews as LeimkuhlerMatthews
-from ._method import AbstractMethod as AbstractMethod
+from ._loop import (
+    AbstractDelegate as AbstractDelegate,
+    AbstractIteration as AbstractIteration,
+    AbstractMethod as AbstractMethod,
+    Point as Point,
+    Step as Step,
+)
+from ._problem import Problem as Problem
 from ._propagation import EquilibriumPropagation as EquilibriumPropagation
+from ._rest import Tolerances as Tolerances
+from ._results import RESULTS as RESULTS
 from ._sample import Samples as Samples, sample as sample
 from ._settle import Settled as Settled, settle as settle
 from ._simultaneous import Euler as Euler, Synchronous as Synchronous

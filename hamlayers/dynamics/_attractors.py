@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from .._checks import as_finite, as_float_array, as_number, check_known
 from .._network import HAM, activations_of
 from .._typing import ClampLike, FloatLike, State, StateLike
+from ._arguments import prepare
 from ._driven import Driven
-from ._integrate import prepare
-from ._method import Tolerances, force_test, unseen
 from ._problem import Problem, problem_of
+from ._rest import Tolerances, force_test, unseen
 from ._settle import Settled, as_arguments, solve
 
 

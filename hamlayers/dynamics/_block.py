@@ -1,58 +1,16 @@
 """Block descent: one colour class of layers after another, with no step size."""
 
-from typing import Any, NamedTuple, final
+from typing import final
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import PyTree
 
-from .._numerics import widest_dtype
-from .._typing import Scalar, State
 from ._acceleration import AbstractAcceleration, Nesterov
-from ._method import (
-    CONVERGED,
-    NONFINITE,
-    RUNNING,
-    AbstractMethod,
-    CheckpointedLoop,
-    Loop,
-    Outcome,
-    Tolerances,
-    Watch,
-    all_finite,
-    anywhere,
-    force_test,
-    select,
-    unseen,
-)
+from ._loop import AbstractIteration, Point, Step
 from ._problem import Problem
 
 
 @final
-class _Iterate(NamedTuple):
-    """`trial` is evaluated next, and `plain` if it is `image`; `accepted` is the last point kept, `image` its sweep.
-
-    `energy` and `residual` are those of `accepted`, `lowest` the lowest energy of all points kept, and `watch` what the
-    test of rest remembers of them. `steps` counts the points tried after the start. `eliminated` are those layers where
-    the last evaluation was, which a member of a batch that has finished repeats until the others have.
-    """
-
-    trial: State
-    plain: Bool[Array, ""]
-    accepted: State
-    image: State
-    memory: PyTree
-    energy: Scalar
-    lowest: Scalar
-    residual: Scalar
-    watch: Watch
-    steps: Int[Array, ""]
-    status: Int[Array, ""]
-    eliminated: State | None
-
-
-@final
-class BlockDescent(AbstractMethod):
+class BlockDescent(AbstractIteration):
     """Sweep the colour classes of the network, setting each layer to its input current: `x_i <- I_i + u_i`.
 
     For synapses that are affine in the activations of the class this minimises the energy over the class exactly; for
@@ -91,80 +49,20 @@ class BlockDescent(AbstractMethod):
         """True."""
         return True
 
-    def run(self, problem: Problem, tolerances: Tolerances, max_steps: int, loop: Loop) -> Outcome:
-        """Sweep until every layer is at rest."""
-        start = problem.start
-        dtype = jax.eval_shape(problem.energy, start).dtype
-        # Carrying the eliminated layers along costs a pass over them in every sweep, as much as some 20 carried neurons
-        # cost by their weights; completing the state at the end costs those of all. And no loop should store them.
-        neurons = sum(x.size for x in start.values())
-        worthwhile = neurons >= 256 and not isinstance(loop, CheckpointedLoop)
-        init = _Iterate(
-            trial=start,
-            plain=jnp.ones((), bool),
-            accepted=start,
-            image=start,
-            memory=None if self.acceleration is None else self.acceleration.init(start),
-            energy=jnp.asarray(jnp.inf, dtype),
-            lowest=jnp.asarray(jnp.inf, dtype),
-            residual=jnp.asarray(jnp.inf, widest_dtype(dtype)),
-            watch=unseen(problem),
-            steps=jnp.full((), -1, jnp.int32),
-            status=jnp.asarray(RUNNING, jnp.int32),
-            eliminated=problem.start_eliminated if worthwhile else None,
-        )
+    @property
+    def monotone(self) -> bool:
+        """True."""
+        return True
 
-        def running(at: _Iterate) -> Any:
-            return anywhere((at.status == RUNNING) & (at.steps < max_steps))
+    def init(self, problem: Problem) -> Step:
+        """At the start, which is its own fallback."""
+        start, acceleration = problem.start, self.acceleration
+        return Step(start) if acceleration is None else Step(start, acceleration.init(start), start)
 
-        # The start is looked at too.
-        end = loop(running, lambda at: self._step(problem, tolerances, at), init, max_steps + 1)
-        if end.eliminated:
-            # Who has not converged may have been evaluated last at a point that was not kept.
-            lost = anywhere(end.status != CONVERGED)
-            eliminated = jax.lax.cond(lost, lambda: problem.eliminate(end.accepted), lambda: end.eliminated)
-        else:
-            eliminated = problem.eliminate(end.accepted)
-        return Outcome(end.accepted, end.energy, end.residual, end.steps, end.status, eliminated)
-
-    def _step(self, problem: Problem, tolerances: Tolerances, at: _Iterate) -> _Iterate:
-        going = at.status == RUNNING
-        evaluation = problem.evaluate(at.trial)
-        image = problem.sweep(at.trial, evaluation)
-        energy = evaluation.energy
-        seen = force_test(problem, at.trial, evaluation.target, tolerances, at.watch)
-        rest, residual = seen.rest, seen.residual
-        finite = all_finite(image) & jnp.isfinite(energy) & jnp.isfinite(residual)
-        good = energy <= at.lowest + evaluation.rounding
-        if not problem.schedule.monotone:
-            # A map that backtracks may throw momentum back and forth at a level that the energy does not resolve.
-            good = good & ((energy < at.lowest - evaluation.rounding) | (residual <= at.residual))
-        kept = going & finite & (at.plain | good)
-        if tolerances.energy_atol is not None:
-            rest = rest | (at.energy - energy <= tolerances.energy_atol.astype(energy.dtype))
-        status = jnp.where(kept & rest, CONVERGED, jnp.where(at.plain & ~finite, NONFINITE, RUNNING))
-        status = jnp.where(going, status, at.status).astype(jnp.int32)
-        # The first evaluation is that of the start, which is what is returned if the first sweep overflows.
-        known = kept | (at.steps < 0)
-        if self.acceleration is None:
-            trial, memory, plain = select(kept, image, at.image), None, at.plain
-        else:
-            fresh = self.acceleration.init(image)
-            proposed, grown = self.acceleration.propose(at.memory, at.trial, image, at.image)
-            trial = select(kept, problem.pin(proposed), at.image)
-            memory = select(kept, grown, fresh)
-            plain = ~kept
-        return _Iterate(
-            trial=select(status == RUNNING, trial, at.trial),
-            plain=plain,
-            accepted=select(kept, at.trial, at.accepted),
-            image=select(kept, image, at.image),
-            memory=memory,
-            energy=jnp.where(known, energy, at.energy),
-            lowest=jnp.where(kept, jnp.minimum(energy, at.lowest), at.lowest),
-            residual=jnp.where(known, residual.astype(at.residual.dtype), at.residual),
-            watch=select(kept, at.watch.after(seen), at.watch),
-            steps=at.steps + going.astype(jnp.int32),
-            status=status,
-            eliminated=None if at.eliminated is None else evaluation.eliminated,
-        )
+    def step(self, problem: Problem, at: Point, memory: PyTree) -> Step:
+        """Sweep, and guess where many more sweeps would lead; the sweep itself is the fallback."""
+        image = problem.sweep(at.state, at.target)
+        if self.acceleration is None or at.fallback is None:
+            return Step(image)
+        proposed, memory = self.acceleration.propose(memory, at.state, image, at.fallback)
+        return Step(proposed, memory, image)

@@ -6,32 +6,20 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import optimistix as optx
+from jaxtyping import Array, Int
 
 from .._checks import as_positive_scalar
 from .._numerics import widest_dtype
 from .._typing import Scalar, ScalarLike, State
 from ._integrate import Arguments, activation_velocity
-from ._method import (
-    CONVERGED,
-    NONFINITE,
-    RUNNING,
-    AbstractMethod,
-    Loop,
-    Outcome,
-    Seen,
-    Tolerances,
-    Watch,
-    all_finite,
-    force_test,
-    select,
-    unseen,
-)
+from ._loop import AbstractDelegate, after_start
 from ._problem import Problem
+from ._rest import Tolerances, force_test
 from ._solvers import as_controller, as_solver
 
 
 @final
-class Optimistix(AbstractMethod):
+class Optimistix(AbstractDelegate):
     """Any optimistix solver: fixed-point iterations, root finders and least squares find the fixed point of a sweep;
     minimisers minimise the energy over the carried layers' states.
 
@@ -68,10 +56,15 @@ class Optimistix(AbstractMethod):
         """True."""
         return True
 
-    def run(self, problem: Problem, tolerances: Tolerances, max_steps: int, loop: Loop) -> Outcome:
-        """Solve, then test."""
+    @property
+    def monotone(self) -> bool:
+        """False."""
+        return False
+
+    def solve(self, problem: Problem, tolerances: Tolerances, max_steps: int) -> tuple[State, Int[Array, ""]]:
+        """Where the solver and one sweep lead."""
         if max_steps == 1:
-            return _tested(problem, _sweep(problem.start, problem), jnp.ones((), jnp.int32), tolerances)
+            return problem.sweep(problem.start), jnp.ones((), jnp.int32)
         start, adjoint = _widened(problem.start), optx.RecursiveCheckpointAdjoint()
         options: dict[str, Any] = {"max_steps": max_steps - 1, "throw": False, "adjoint": adjoint}
         if isinstance(self.solver, optx.AbstractMinimiser):
@@ -79,11 +72,11 @@ class Optimistix(AbstractMethod):
         else:
             solution = optx.fixed_point(_wide_sweep, self.solver, start, problem, **options)
         steps = jnp.asarray(solution.stats["num_steps"], jnp.int32) + 1
-        return _tested(problem, _sweep(_narrowed(solution.value, problem), problem), steps, tolerances)
+        return problem.sweep(_narrowed(solution.value, problem)), steps
 
 
 @final
-class Integrate(AbstractMethod):
+class Integrate(AbstractDelegate):
     """Integrate the dynamics with diffrax until the force is small, or until `t1`.
 
     The slow route: the trajectory is followed faithfully, time constants included, though only its end is wanted.
@@ -124,15 +117,20 @@ class Integrate(AbstractMethod):
         """False: every layer has a state of its own."""
         return False
 
-    def run(self, problem: Problem, tolerances: Tolerances, max_steps: int, loop: Loop) -> Outcome:
-        """Integrate, then test."""
+    @property
+    def monotone(self) -> bool:
+        """False."""
+        return False
+
+    def solve(self, problem: Problem, tolerances: Tolerances, max_steps: int) -> tuple[State, Int[Array, ""]]:
+        """Where the state is when the force is small, or at `t1`."""
 
         def at_rest(t: Any, y: State, args: Any, **kwargs: Any) -> Any:
             carried = {name: y[name] for name in problem.start}
             seen = force_test(problem, carried, problem.drive(carried), tolerances, watch)
             return seen.rest | ~jnp.isfinite(seen.residual)
 
-        watch = _after_start(problem, problem.drive(problem.start), tolerances)[1]
+        watch = after_start(problem, tolerances)[1]
         dtype = widest_dtype(*(x.dtype for x in problem.initial.values()))
         t1 = self.t1.astype(dtype)
         controller = self.stepsize_controller
@@ -156,12 +154,7 @@ class Integrate(AbstractMethod):
         )
         final: Any = solution.ys
         carried = {name: final[name][-1].astype(x.dtype) for name, x in problem.start.items()}
-        steps = jnp.asarray(solution.stats["num_steps"], jnp.int32)
-        return _tested(problem, carried, steps, tolerances)
-
-
-def _sweep(carried: State, problem: Problem) -> State:
-    return problem.sweep(carried, problem.evaluate(carried))
+        return carried, jnp.asarray(solution.stats["num_steps"], jnp.int32)
 
 
 def _widened(carried: State) -> State:
@@ -175,37 +168,8 @@ def _narrowed(wide: State, problem: Problem) -> State:
 
 
 def _wide_sweep(wide: State, problem: Problem) -> State:
-    return _widened(_sweep(_narrowed(wide, problem), problem))
+    return _widened(problem.sweep(_narrowed(wide, problem)))
 
 
 def _wide_energy(wide: State, problem: Problem) -> Scalar:
     return problem.energy(_narrowed(wide, problem)).astype(jnp.result_type(float))
-
-
-def _tested(problem: Problem, carried: State, steps: Any, tolerances: Tolerances) -> Outcome:
-    """The outcome at a state that another library arrived at; at the start if that is at rest, or this not finite."""
-    start = problem.evaluate(problem.start)
-    first, watch = _after_start(problem, start.target, tolerances)
-    end = problem.evaluate(carried)
-    seen = force_test(problem, carried, end.target, tolerances, watch)
-    finite = all_finite(carried) & jnp.isfinite(seen.residual) & jnp.isfinite(end.energy)
-    begun = first.rest & jnp.isfinite(start.energy)
-    moved = finite & ~begun
-    status = jnp.where(finite, jnp.where(seen.rest, CONVERGED, RUNNING), NONFINITE)
-    return Outcome(
-        select(moved, carried, problem.start),
-        jnp.where(moved, end.energy, start.energy),
-        jnp.where(moved, seen.residual, first.residual),
-        jnp.where(begun, 0, steps),
-        jnp.where(begun, CONVERGED, status).astype(jnp.int32),
-    )
-
-
-def _after_start(problem: Problem, target: State, tolerances: Tolerances) -> tuple[Seen, Watch]:
-    """What is seen at the start, and what to remember of it: nothing, if that is a state of rest.
-
-    Nor how close to its tolerance each force was: who looks once or twice only cannot wait for that to stand still.
-    """
-    watch = unseen(problem)
-    seen = force_test(problem, problem.start, target, tolerances, watch)
-    return seen, watch._replace(highest=select(seen.rest, watch.highest, watch.after(seen).highest))

@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Int
 
 from .._numerics import widest_dtype
 from .._typing import Scalar, State
-from ._method import CONVERGED, AbstractMethod, CheckpointedLoop, Outcome, Tolerances, plain_loop
+from ._loop import CONVERGED, AbstractMethod, CheckpointedLoop, Outcome, plain_loop
 from ._problem import Problem
+from ._rest import Tolerances
 
 
 class AbstractGradient(eqx.Module):
@@ -55,8 +56,6 @@ def _assembled_jvp(primals: Any, tangents: Any) -> Any:
 
 def state_at(problem: Problem, carried: State, outcome: Outcome) -> State:
     """The full state at the carried one of an outcome, with the derivative of completing it."""
-    if outcome.eliminated is None:
-        return problem.complete(carried)
     return _assembled(problem, carried, outcome.eliminated)
 
 
@@ -113,7 +112,7 @@ class Unrolled(AbstractGradient):
             return at[1] < count
 
         def sweep(at: tuple[State, Int[Array, ""]]) -> tuple[State, Int[Array, ""]]:
-            return _sweep(problem, at[0]), at[1] + 1
+            return problem.sweep(at[0]), at[1] + 1
 
         swept, _ = loop(unfinished, sweep, (outcome.carried, jnp.zeros((), jnp.int32)), max_steps)
         carried = _with_derivative(outcome.carried, swept)
@@ -140,13 +139,9 @@ def _memory(problem: Problem, outcome: Outcome, tolerances: Tolerances, max_step
         return going & ((largest(at[0]) > enough) | (at[1] < len(carried))) & (at[1] < max_steps)
 
     def sweep(at: tuple[State, Int[Array, ""]]) -> tuple[State, Int[Array, ""]]:
-        return jax.jvp(lambda x: _sweep(problem, x), (carried,), (at[0],))[1], at[1] + 1
+        return jax.jvp(problem.sweep, (carried,), (at[0],))[1], at[1] + 1
 
     return jax.lax.while_loop(alive, sweep, (change, jnp.zeros((), jnp.int32)))[1]
-
-
-def _sweep(problem: Problem, carried: State) -> State:
-    return problem.sweep(carried, problem.evaluate(carried))
 
 
 def _with_derivative(settled: State, swept: State) -> State:
@@ -183,6 +178,6 @@ class Truncated(AbstractGradient):
         """Settle, then differentiate `k` sweeps."""
         outcome = forward(problem, method, tolerances, max_steps)
 
-        swept, _ = jax.lax.scan(lambda x, _: (_sweep(problem, x), None), outcome.carried, None, length=self.k)
+        swept, _ = jax.lax.scan(lambda x, _: (problem.sweep(x), None), outcome.carried, None, length=self.k)
         carried = _with_derivative(outcome.carried, swept)
         return state_at(problem, carried, outcome), energy_at(problem, carried, outcome.energy), outcome

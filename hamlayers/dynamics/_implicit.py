@@ -15,8 +15,9 @@ from .._network import activations_of
 from .._typing import Scalar, State
 from ._gradient import AbstractGradient, energy_at, forward, or_zero, state_at
 from ._linear import Map, Maps, solve_by_lineax, solve_convex
-from ._method import AbstractMethod, Outcome, Tolerances
+from ._loop import AbstractMethod, Outcome
 from ._problem import Problem
+from ._rest import Tolerances
 
 
 @final

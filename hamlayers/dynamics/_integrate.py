@@ -1,6 +1,5 @@
 """Integration of the dynamics over time, on diffrax."""
 
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, final
 
 import diffrax
@@ -8,18 +7,19 @@ import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, PyTree
 
 from .._checks import as_throw
 from .._network import HAM, complete_state
 from .._numerics import widest_dtype
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
-from ._clamp import as_frozen
+from ._arguments import prepare
 from ._clock import Clock, real_time_path, with_real_event
 from ._closed import closed, closed_now
 from ._driven import Driven, Frozen, Metric
 from ._first_step import narrowed, since_start, with_first_step, with_jumps
-from ._inputs import Inputs, as_inputs, currents_at, hoisted, is_smooth
+from ._inputs import Inputs, currents_at, hoisted, is_smooth
+from ._results import RESULTS, is_okay, raise_on_failure
 from ._saves import all_finite, read, with_energies
 from ._solvers import ATOL, RTOL, as_controller, chosen_solver, remedy
 from ._times import (
@@ -35,16 +35,6 @@ from ._times import (
     time_dtype,
     with_times_since,
 )
-
-
-@final
-class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
-    """How a solve ended: diffrax's outcomes and one more."""
-
-    nonfinite_state = (
-        "The state or its energy became infinite or NaN: the energy may be unbounded below for these weights, a step "
-        "may be too large, or a weight or an input may not be finite."
-    )
 
 
 @final
@@ -206,17 +196,6 @@ def integrate(
     return raise_on_failure("integrate", trajectory, throw, lambda: remedy(network, inputs, solver, controller, dt0))
 
 
-def prepare(
-    owner: str, network: HAM, state: StateLike, clamp: ClampLike | None, inputs: Any, *, elementwise: bool
-) -> tuple[State, Frozen, Inputs]:
-    """The checked arguments that every solver shares."""
-    if not isinstance(network, HAM):
-        raise TypeError(f"{owner}: `network` must be a HAM, got {type(network).__name__}.")
-    partial = network.check_state(state, partial=True)
-    frozen = as_frozen(owner, network, clamp, elementwise=elementwise)
-    return partial, frozen, as_inputs(owner, network, inputs)
-
-
 def _precision(state: State, event: diffrax.Event | None) -> jnp.dtype:
     """In which to compute: diffrax looks for the time of an event in the default precision only."""
     finds = event is not None and event.root_finder is not None
@@ -261,7 +240,7 @@ def _solve(
     saves = read(solution, saveat.subs, energy_at, args, state, dtypes)
     sound = jnp.isfinite(saves.last_energy) & all_finite(args.at(clock.span).currents)
     result = RESULTS.promote(solution.result)
-    lost = ~saves.finite | (~_is_okay(result) & ~sound)
+    lost = ~saves.finite | (~is_okay(result) & ~sound)
     return Trajectory(
         ts=jax.tree.map(lambda t: t.astype(own), saves.ts),
         states=saves.states,
@@ -310,33 +289,3 @@ def _check_kinds(options: dict[str, Any]) -> None:
             raise TypeError(f"integrate: `{name}` must be {need}, got {type(value).__name__}.")
     if options["max_steps"] is not None and options["max_steps"] < 1:
         raise ValueError(f"integrate: `max_steps` must be at least 1, got {options['max_steps']}.")
-
-
-def _is_okay(result: RESULTS) -> Bool[Array, ""]:
-    return (result == RESULTS.successful) | (result == RESULTS.event_occurred)
-
-
-def raise_on_failure(
-    owner: str, solved: Any, throw: bool | Literal["inside"], advice: Callable[[], str] = lambda: ""
-) -> Any:
-    """`solved` itself, or the error that its `result` stands for, as far as `throw` asks.
-
-    **Arguments:**
-
-    - `owner`: the caller's name, for messages.
-    - `solved`: what was solved.
-    - `throw`: as the user asked.
-    - `advice`: what to do where the steps ran out.
-    """
-    if throw is False:
-        return solved
-    okay = _is_okay(solved.result)
-    if not isinstance(okay, jax.core.Tracer):
-        if not bool(okay):
-            steps = int(solved.stats["num_steps"])
-            more = f" {advice()}" if bool(solved.result == RESULTS.max_steps_reached) else ""
-            raise RuntimeError(f"{owner}: {RESULTS[solved.result]} ({steps} steps were taken.){more}")
-        return solved
-    if throw == "inside":
-        return solved.result.error_if(solved, jnp.invert(okay))
-    return solved

@@ -188,15 +188,15 @@ class Problem(eqx.Module):
         dtype = widest_dtype(*(term.dtype for term in terms))
         return jnp.stack([term.astype(dtype) for term in terms])
 
-    def sweep(self, carried: State, evaluation: Evaluation) -> State:
-        """One update of every class, given the evaluation at the carried state.
+    def sweep(self, carried: State, target: State | None = None) -> State:
+        """One update of every class, given the current into the carried layers if that is known.
 
-        The first carried class sees the state that was evaluated; each later one sees those before it renewed.
+        The first carried class sees the state as it is; each later one sees those before it renewed.
         """
-        state = dict(carried)
+        state, first = dict(carried), self.evaluate(carried).target if target is None else target
         for position, (members, kind) in enumerate(zip(self.schedule.carried, self.schedule.kinds, strict=True)):
             if position == 0:
-                target = {name: evaluation.target[name] for name in members}
+                target = {name: first[name] for name in members}
             else:
                 target = self._drive(activations_of(self.network, self.complete(state)), members)
             if kind == "damped":

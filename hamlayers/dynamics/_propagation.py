@@ -12,8 +12,9 @@ from .._numerics import inner
 from .._typing import Scalar, ScalarLike, State
 from ._gradient import AbstractGradient, energy_at, forward, or_zero, state_at, stop
 from ._implicit import at_rest
-from ._method import AbstractMethod, Outcome, Tolerances
+from ._loop import AbstractMethod, Outcome
 from ._problem import Problem
+from ._rest import Tolerances
 
 
 @final

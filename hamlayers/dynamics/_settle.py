@@ -13,15 +13,17 @@ from .._checks import as_throw, is_number
 from .._network import HAM, complete_state
 from .._numerics import widest_dtype
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
+from ._arguments import prepare
 from ._block import BlockDescent
 from ._closed import closed_now
 from ._driven import Driven, Frozen
 from ._fold import fold
 from ._gradient import AbstractGradient
 from ._implicit import Implicit
-from ._integrate import RESULTS, prepare
-from ._method import CONVERGED, AbstractMethod, Tolerances
+from ._loop import CONVERGED, AbstractMethod
 from ._problem import problem_of
+from ._rest import Tolerances
+from ._results import RESULTS
 from ._schedule import as_order, touching
 
 
@@ -39,8 +41,9 @@ class Settled(eqx.Module):
     - `steps`: how many sweeps (or steps of another method) were taken from the start; 0 if that is at rest.
     - `converged`: whether every neuron is at rest, to the tolerances or to the rounding error of its current.
     - `result`: how it ended, a member of [`hamlayers.RESULTS`][].
-    - `monotone`: whether the energy cannot have risen: the method is block descent, so that this follows from the
-        convexity of the Lagrangians and the declared curvature of the synapses, or was enforced by shortening the step.
+    - `monotone`: whether the energy cannot have risen, as the method says. That of block descent cannot: it follows
+        from the convexity of the Lagrangians and the declared curvature of the synapses, or was enforced by shortening
+        the step.
     """
 
     state: State
@@ -87,8 +90,8 @@ def settle(
         and that no neuron drifts: where that holds at the start it is rest, and later only if the force on every neuron
         has fallen from its highest, or is within the tolerance at the size that the neuron had at the start, or has
         not moved it by more than a few times itself.
-    - `energy_atol`: if given, stop also when the energy fell by no more than this in one sweep of block descent, the
-        only method that takes it.
+    - `energy_atol`: if given, stop also when the energy fell by no more than this in one step; for methods that are
+        monotone, as block descent.
     - `max_steps`: the most sweeps, or steps of another method. An accelerated sweep that is refused counts.
     - `clamp`: layers to hold: `True` for a whole one, or a boolean array of its shape. (One that freezes some of the
         neurons that a Lagrangian couples, which cannot be refused if it is traced, does not come to rest: the energy
@@ -155,9 +158,9 @@ def as_arguments(
     initial, frozen, currents = prepare("settle", network, state, clamp, inputs, elementwise=True)
     if callable(currents):
         raise TypeError("settle: `inputs` must be constant arrays by layer name; a state of rest has no time.")
-    if energy_atol is not None and not isinstance(method, BlockDescent):
+    if energy_atol is not None and not method.monotone:
         raise ValueError(
-            "settle: `energy_atol` is for block descent, whose energy falls; leave it out with "
+            "settle: `energy_atol` is for methods whose energy falls, as block descent; leave it out with "
             f"{type(method).__name__}."
         )
     tolerances = Tolerances(
@@ -209,7 +212,7 @@ def _settle(
         steps=outcome.steps,
         converged=outcome.status == CONVERGED,
         result=outcome.result,
-        monotone=isinstance(method, BlockDescent),
+        monotone=method.monotone,
     )
 
 
