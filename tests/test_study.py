@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from hamlayers.__main__ import main
-from hamlayers._data import BadInput
-from hamlayers._study import _families as families, _measure as measure, _memory as memory, _targets as targets
-from hamlayers._study._exponents import curve, fit, fully_trained, widest
-from hamlayers._study._sweep import COLUMNS, KEY, TIMINGS, open_table, plan
-from hamlayers._study._table import Table, read_rows
+from hamlayers._cli._study import _families as families, _measure as measure, _memory as memory, _targets as targets
+from hamlayers._cli._study._exponents import curve, fit, fully_trained, widest
+from hamlayers._cli._study._sweep import COLUMNS, KEY, TIMINGS, open_table, plan
+from hamlayers._cli._study._table import Table, read_rows
+from hamlayers._cli._user_files import BadInput
 
 
 TINY = "study activations --neurons 1 3 --groups 2 --targets parabola --families quasi-truth truth --seeds 2 "
@@ -380,7 +380,7 @@ def test_which_rows_a_law_is_fitted_to() -> None:
 
 
 def test_curves_and_figures() -> None:
-    figures = pytest.importorskip("hamlayers._study._picture")
+    figures = pytest.importorskip("hamlayers._cli._study._picture")
     pytest.importorskip("matplotlib")
     rows = _synthetic(0.2)
     points = curve(rows, "step_seconds", "neurons", lambda row: row["groups"] == 10)
@@ -393,7 +393,7 @@ def test_curves_and_figures() -> None:
 
 
 def test_legend_tells_the_exponent() -> None:
-    figures = pytest.importorskip("hamlayers._study._picture")
+    figures = pytest.importorskip("hamlayers._cli._study._picture")
     pytest.importorskip("matplotlib")
     rows = _synthetic()
     assert "spline, exponent 1.00" in [text.get_text() for text in figures.draw_costs(rows).axes[5].get_legend().texts]

@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given, strategies as st
 from scipy import integrate, optimize
 
-from hamlayers import _data as data
 from hamlayers.__main__ import main
-from hamlayers._data import BadInput, Labelled
-from hamlayers._study import _elementwise as elementwise, _jamming as jamming, _perceptron as perceptron
-from hamlayers._study._jamming import count_parameters, find_width
-from hamlayers._study._separation import SOLVED, least_loss, spectrum
-from hamlayers._study._table import read_rows
+from hamlayers._cli import _digits as sources
+from hamlayers._cli._study import _elementwise as elementwise, _jamming as jamming, _perceptron as perceptron
+from hamlayers._cli._study._jamming import count_parameters, find_width
+from hamlayers._cli._study._separation import SOLVED, least_loss, spectrum
+from hamlayers._cli._study._table import read_rows
+from hamlayers._cli._user_files import BadInput
 
 
 Run = Callable[[str], tuple[int, str, list[str]]]
@@ -166,9 +166,9 @@ def test_least_loss(seed: int, rank: int) -> None:
 # --- digits -------------------------------------------------------------------------------------
 
 
-def _noise(count: int = 120, pixels: int = 12) -> Labelled:
+def _noise(count: int = 120, pixels: int = 12) -> sources.Labelled:
     rng = np.random.default_rng(0)
-    return Labelled(rng.normal(size=(count, pixels)), np.arange(count) % 10, "noise")
+    return sources.Labelled(rng.normal(size=(count, pixels)), np.arange(count) % 10, "noise")
 
 
 @functools.cache
@@ -187,10 +187,10 @@ def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_digits
 @pytest.mark.usefixtures("read_once")
 def test_digits_with_labels() -> None:
-    digits = data.labelled_digits()
+    digits = sources.labelled_digits()
     assert digits.rows.shape == (5000, 784)
     assert np.all(np.bincount(digits.labels) == 500)
-    assert np.array_equal(digits.rows, data.packaged_digits()[0].rows)
+    assert np.array_equal(digits.rows, sources.packaged_digits()[0].rows)
 
 
 def test_problems() -> None:
@@ -222,7 +222,7 @@ def test_digits_over_the_network(monkeypatch: pytest.MonkeyPatch, run: Run) -> N
     assert (code, out, len(errors)) == (2, "", 1)
     assert "--data openml: the digits cannot be fetched: Name or service not known" in errors[0]
     monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda *a, **k: (np.eye(4), np.asarray(list("3141"))))
-    digits = data.openml_digits()
+    digits = sources.openml_digits()
     assert digits.labels.tolist() == [3, 1, 4, 1]
     assert digits.rows.dtype == float
 
@@ -240,7 +240,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
 
 @pytest.mark.full
 def test_a_run_and_one_that_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "labelled_digits", _noise)
+    monkeypatch.setattr(sources, "labelled_digits", _noise)
     line = TINY + "--widths 1 3 --times 5e3 5e6 --seeds 1 --quiet"
     code, out, errors = run(line)
     assert (code, errors) == (0, [])
@@ -406,7 +406,7 @@ def _synthetic() -> list[dict[str, Any]]:
 
 
 def test_transition() -> None:
-    picture = pytest.importorskip("hamlayers._study._jamming_picture")
+    picture = pytest.importorskip("hamlayers._cli._study._jamming_picture")
     rows = _synthetic()
     sizes = [count_parameters(h, 2, 5) / 40 for h in (1, 2, 4, 8)]
     place = picture.transition(rows)
@@ -418,7 +418,7 @@ def test_transition() -> None:
 
 def test_figures() -> None:
     pytest.importorskip("matplotlib")
-    from hamlayers._study import _jamming_picture as picture, _kernels_picture as other
+    from hamlayers._cli._study import _jamming_picture as picture, _kernels_picture as other
 
     rows = _synthetic()
     assert len(picture.draw_losses(rows).axes) == 3

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 
-from .._data import BadInput
+from .._user_files import BadInput
 from ._families import FAMILIES
 from ._measure import Bench, Point, Settings
 from ._table import Columns, Row, Table

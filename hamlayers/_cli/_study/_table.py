@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
-from .._data import BadInput, write_whole
+from .._user_files import BadInput, write_whole
 
 
 Row: TypeAlias = dict[str, Any]

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..lagrangians import FromActivation, Grouped, ReLUBasis, Spline
-from ..models import ActivationNetwork
+from ...lagrangians import FromActivation, Grouped, ReLUBasis, Spline
+from ...models import ActivationNetwork
 from ._targets import FUNCTIONS, INTERVAL, draw
 
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from .._data import BadInput
+from .._user_files import BadInput
 from . import _elementwise as study
 from ._kernels_picture import draw_differences
 from ._options import add_outputs, add_study, check_outputs, reporter, save

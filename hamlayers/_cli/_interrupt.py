@@ -22,6 +22,7 @@ CODE = 130
 """What shells report of a process that SIGINT ended."""
 WRITING, FLUSHING = 10.0, 1.0
 """The longest to wait for a file that is being written, and for what is printed to be taken, in seconds."""
+PACKAGE = Path(__file__).parents[1]
 WRITERS = ("write_whole", "check_writable")
 """The functions of this package that make files which they remove again, or rename, before they end."""
 
@@ -81,7 +82,7 @@ def _is_writing(thread: int) -> bool:
     """Whether the thread is in the midst of a file of ours, and would leave one behind that nobody needs."""
     frame: Any = sys._current_frames().get(thread)
     while frame is not None:
-        if frame.f_code.co_name in WRITERS and Path(frame.f_code.co_filename).parent == Path(__file__).parent:
+        if frame.f_code.co_name in WRITERS and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
             return True
         frame = frame.f_back
     return False

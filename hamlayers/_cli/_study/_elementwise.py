@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import kernels
-from .._typing import FloatArray
+from ... import kernels
+from ..._typing import FloatArray
 from ._table import Columns, Row, Table
 
 

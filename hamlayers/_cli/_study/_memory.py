@@ -11,11 +11,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from .._layer import Layer
-from .._named_layers import IdentityLayer
-from .._network import HAM
-from ..dynamics import settle
-from ..lagrangians import (
+from ..._layer import Layer
+from ..._named_layers import IdentityLayer
+from ..._network import HAM
+from ...dynamics import settle
+from ...lagrangians import (
     AbstractLagrangian,
     FromActivation,
     Grouped,
@@ -27,7 +27,7 @@ from ..lagrangians import (
     Spline,
     Tanh,
 )
-from ..synapses import Dense
+from ...synapses import Dense
 from ._measure import program_bytes
 from ._table import Columns, Row, Table
 

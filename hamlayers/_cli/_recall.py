@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ._named_layers import IdentityLayer, SoftmaxLayer
-from ._network import HAM
-from .dynamics import RESULTS, integrate
-from .synapses import Dense
+from .._named_layers import IdentityLayer, SoftmaxLayer
+from .._network import HAM
+from ..dynamics import RESULTS, integrate
+from ..synapses import Dense
 
 
 # The hidden pixels must fill in before the memory forgets what it read at the start, so the image is the faster one.

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from .. import _data as data
-from .._data import BadInput
+from .. import _digits as digits
+from .._user_files import BadInput
 from . import _jamming_command as jamming, _kernels_command as kernels, _memory as memory
 from ._exponents import fit, fully_trained, summary, widest
 from ._families import FAMILIES
@@ -53,12 +53,9 @@ of learned height and steepness) and splines, one for each neuron, and spline, o
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Add `study` and its studies to the subcommands of the parser."""
-    study = commands.add_parser(
-        "study", help="measure activations, their kernels, and jamming", description="Studies.", exit_on_error=False
-    )
-    studies = study.add_subparsers(dest="study", metavar="STUDY")
+def add_studies(parser: argparse.ArgumentParser) -> None:
+    """Add the studies to the parser of `study`."""
+    studies = parser.add_subparsers(dest="study", metavar="STUDY")
     _add_activations(studies)
     _add_memory(studies)
     kernels.add_parser(studies)
@@ -166,7 +163,7 @@ def _memory(options: argparse.Namespace) -> int:
     _check_numbers(options, ("seeds", "hidden", "grid", "steps", "batch", "train", "rate"))
     check_outputs(options)
     try:
-        images = data.small_digits()
+        images = digits.small_digits()
     except ImportError:
         raise BadInput("the digits need the extra `data` (pip install 'hamlayers[data]')") from None
     if not options.batch <= options.train < len(images):

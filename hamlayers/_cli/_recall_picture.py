@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ..plotting import energy_traces, filmstrip
 from ._recall import Recalled, Stored, is_correct
-from .plotting import energy_traces, filmstrip
 
 
 SHOWN = 10

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .. import _data as data
-from .._data import BadInput
+from .. import _user_files as files
+from .._user_files import BadInput
 from ._table import Row
 
 
@@ -64,9 +64,9 @@ def check_outputs(options: argparse.Namespace) -> None:
 
     **Raises:** `BadInput` as `check_writable`.
     """
-    data.check_writable(options.table, "--table", (".csv",))
+    files.check_writable(options.table, "--table", (".csv",))
     if options.pictures is not None:
-        data.check_writable(f"{options.pictures}_.png", "--pictures", (".png",))
+        files.check_writable(f"{options.pictures}_.png", "--pictures", (".png",))
 
 
 def save(stem: str, pictures: dict[str, Callable[[Sequence[Row]], Any]], rows: Sequence[Row]) -> None:
@@ -78,5 +78,5 @@ def save(stem: str, pictures: dict[str, Callable[[Sequence[Row]], Any]], rows: S
             progress("no figures, matplotlib is missing (pip install 'hamlayers[plot]')")
             return
         path = f"{stem}_{name}.png"
-        data.write_whole(path, "--pictures", lambda file, figure=figure: figure.savefig(file, format="png", dpi=110))
+        files.write_whole(path, "--pictures", lambda file, figure=figure: figure.savefig(file, format="png", dpi=110))
         print(f"{'figure':<14}{Path(path)}")

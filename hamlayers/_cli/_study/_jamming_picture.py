@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._data import Labelled
+from .._digits import Labelled
 from ._exponents import Spread, summary
 from ._jamming import INFINITE, Bench, Settings, count_parameters
 from ._perceptron import cover, gardner

@@ -1,0 +1,1 @@
+"""The studies that `hamlayers study` runs."""

@@ -1,1 +1,0 @@
-"""The study of learned activations: what `hamlayers study` computes."""
