@@ -18,10 +18,11 @@ from ._checkpoint import (
     load as load,
     save as save,
 )
-from ._layer import Layer as Layer
-from ._named_layers import (
+from ._network import (
+    HAM as HAM,
     ExpLayer as ExpLayer,
     IdentityLayer as IdentityLayer,
+    Layer as Layer,
     LayerNormLayer as LayerNormLayer,
     ReluLayer as ReluLayer,
     RepuLayer as RepuLayer,
@@ -32,7 +33,6 @@ from ._named_layers import (
     SplineLayer as SplineLayer,
     TanhLayer as TanhLayer,
 )
-from ._network import HAM as HAM
 from .dynamics import (
     RESULTS as RESULTS,
     AbstractAcceleration as AbstractAcceleration,

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from .._layer import Layer
-from .._network import HAM, activations_of, drive_of
+from .._network import HAM, Layer, activations_of, drive_of
 from .._typing import State
 from ..lagrangians import AbstractElementwise, LayerNorm, Softmax
 from ._growth import growth

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .._network import HAM
-from .._wiring import Connection
+from .._network import HAM, Connection
 from ..synapses import Terms, terms
 
 

@@ -14,9 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .. import lagrangians as lg
-from .._layer import Layer
-from .._network import HAM
-from .._wiring import Connection
+from .._network import HAM, Connection, Layer
 from ..synapses import Hidden, Product
 from . import _bounds as bounds, _series as series
 from ._bounds import EPS, Bounds

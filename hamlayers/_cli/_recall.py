@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._named_layers import IdentityLayer, SoftmaxLayer
-from .._network import HAM
+from .._network import HAM, IdentityLayer, SoftmaxLayer
 from ..dynamics import RESULTS, integrate
 from ..synapses import Dense
 

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike
 
-from .._network import HAM, activations_of, drive_of, energy_of, synapse_energy, widened
+from .._network import HAM, Connection, activations_of, drive_of, energy_of, synapse_energy, widened
 from .._typing import FloatArray, Scalar, State
-from .._wiring import Connection
 
 
 Frozen: TypeAlias = dict[str, bool | Bool[Array, "..."]]

@@ -5,10 +5,9 @@ from typing import NamedTuple, final
 import jax
 import jax.numpy as jnp
 
-from .._network import HAM, activations_of, part_of, synapse_energy
+from .._network import HAM, Connection, activations_of, part_of, synapse_energy
 from .._numerics import widest_dtype, working_dtype
 from .._typing import Scalar, State
-from .._wiring import Connection
 from ..synapses import bends_of
 from ._driven import Driven
 

@@ -8,8 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, final
 
-from .._network import HAM
-from .._wiring import Connection
+from .._network import HAM, Connection
 from ..synapses import bends_of, curvature_of
 
 

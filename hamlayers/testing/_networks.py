@@ -9,8 +9,7 @@ from jaxtyping import Bool, DTypeLike
 
 from .. import lagrangians as lg, synapses as sy
 from .._checks import as_shape
-from .._layer import Layer
-from .._network import HAM
+from .._network import HAM, Layer
 from ._parts import layers, synapses
 from ._values import Draw, arrays, eighths
 

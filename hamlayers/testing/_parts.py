@@ -11,7 +11,7 @@ from jaxtyping import Array, DTypeLike, Float
 
 from .. import lagrangians as lg, synapses as sy
 from .._checks import as_float_dtype, as_shape
-from .._layer import Layer
+from .._network import Layer
 from ._values import Draw, arrays, eighths, positive
 
 

@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import DTypeLike
 
 from .._checks import as_float_dtype, as_shape
-from .._layer import Layer
-from .._network import HAM
+from .._network import HAM, Layer
 
 
 Draw: TypeAlias = Callable[[st.SearchStrategy[Any]], Any]

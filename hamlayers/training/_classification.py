@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from .._layer import Layer
-from .._network import HAM
+from .._network import HAM, Layer
 from .._numerics import working_dtype
 from .._typing import FloatArray, FloatLike, Scalar
 from ..dynamics import AbstractGradient, Implicit

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from .._checks import as_flag, as_positive_scalar
-from .._layer import Layer
-from .._network import HAM
+from .._network import HAM, Layer
 from .._typing import FloatArray, FloatLike, Scalar, ScalarLike, State
 from ..dynamics._driven import Driven
 from ..synapses import AbstractSynapse

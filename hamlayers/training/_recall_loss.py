@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from .._checks import as_finite, as_flag, as_number, as_positive_scalar
-from .._layer import Layer
-from .._network import HAM
+from .._network import HAM, Layer
 from .._typing import FloatArray, Scalar, ScalarLike
 from ..dynamics import AbstractGradient, Implicit, settle
 from ..lagrangians import Sigmoid, Softmax

@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, PRNGKeyArray, PyTree
 
 from .._checks import as_key
-from .._layer import Layer
-from .._network import HAM, activations_of, complete_state, synapse_energy
+from .._network import HAM, Layer, activations_of, complete_state, synapse_energy
 from .._typing import FloatArray, FloatLike, Scalar, State
 from ..dynamics import AbstractGradient, Implicit, settle
 from ..lagrangians import Identity

@@ -11,9 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from ..._layer import Layer
-from ..._named_layers import IdentityLayer
-from ..._network import HAM
+from ..._network import HAM, IdentityLayer, Layer
 from ...dynamics import settle
 from ...lagrangians import (
     AbstractLagrangian,

@@ -1,4 +1,4 @@
-"""Ordinary networks made of the objects that are also the layers of an energy-based one."""
+"""The feed-forward reading of a layer: an ordinary network whose activation is a Lagrangian's."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from . import _checks as checks
-from ._typing import FloatArray, FloatLike
-from .lagrangians import AbstractLagrangian
+from .. import _checks as checks
+from .._typing import FloatArray, FloatLike
+from ..lagrangians import AbstractLagrangian
 
 
 @final

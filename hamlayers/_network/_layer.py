@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
-from ._checks import as_finite, as_float_array, as_float_dtype, as_key, as_positive_scalar, as_shape
-from ._domain import POSITIVE
-from ._typing import FloatArray, FloatLike, Scalar, ScalarLike
-from .lagrangians import AbstractLagrangian
+from .._checks import as_finite, as_float_array, as_float_dtype, as_key, as_positive_scalar, as_shape
+from .._domain import POSITIVE
+from .._typing import FloatArray, FloatLike, Scalar, ScalarLike
+from ..lagrangians import AbstractLagrangian
 
 
 @final

@@ -5,10 +5,9 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._checks import as_key, as_shape
-from ._layer import Layer
-from ._typing import FloatLike, Interval, Numbers, ScalarLike
-from .lagrangians import (
+from .._checks import as_key, as_shape
+from .._typing import FloatLike, Interval, Numbers, ScalarLike
+from ..lagrangians import (
     AbstractElementwise,
     AbstractLagrangian,
     Exp,
@@ -23,6 +22,7 @@ from .lagrangians import (
     Spline,
     Tanh,
 )
+from ._layer import Layer
 
 
 BIAS_STD = 0.02

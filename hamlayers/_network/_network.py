@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import DTypeLike, PRNGKeyArray
 
-from ._checks import as_float_array, as_key
+from .._checks import as_float_array, as_key
+from .._numerics import widest_dtype, working_dtype
+from .._typing import Scalar, State, StateLike
 from ._drawing import to_dot, to_mermaid
 from ._layer import Layer
-from ._numerics import widest_dtype, working_dtype
-from ._typing import Scalar, State, StateLike
 from ._wiring import (
     Connection,
     Synapse,
