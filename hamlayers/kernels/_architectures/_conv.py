@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree
 
 from ..._typing import FloatArray, ScalarLike
+from ..._windows import Padding, as_padding, as_window, moving_sum, padded, windows_in
 from ._dense import Weights
 from ._moments import Moments, Pairs, Shape, Status
 from ._net import AbstractNet, Rank
-from ._windows import Padding, as_padding, as_window, moving_sum, padded, windows_in
 
 
 def _sizes(shape: Shape) -> tuple[int, ...]:

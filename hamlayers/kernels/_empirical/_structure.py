@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ..._windows import windows
 from ._factors import Factor, Outer, Whole, by_positions, expanded
 from ._function import Function
 from ._jaxpr import Program, trace
 from ._uses import Scale, Use, arranged, back, by_group, find_uses, matrix_axes
-from ._windows import windows
 
 
 def factors_of(function: Function, example: jax.ShapeDtypeStruct, output: str) -> Callable[[Array], list[Factor]]:
