@@ -21,7 +21,7 @@ import pytest
 
 import hamlayers as hl
 from hamlayers import synapses, training
-from hamlayers.training._fingerprint import Fingerprint, digest_of
+from hamlayers.training._loop._fingerprint import Fingerprint, digest_of
 
 
 WEIGHT = 1.0
@@ -226,7 +226,7 @@ PROGRAM = textwrap.dedent(
     """
     import jax.numpy as jnp, optax
     from hamlayers import training
-    from hamlayers.training._fingerprint import Fingerprint, digest_of
+    from hamlayers.training._loop._fingerprint import Fingerprint, digest_of
 
     SCALE, NAMES = 2.0, {"b", "a", "c"}
 

@@ -9,16 +9,14 @@ import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from .._checks import as_count, as_key
-from ._constraint import AbstractConstraint
-from ._data import EVALUATED, as_evaluated
-from ._events import Callback, EarlyStopping
-from ._folder import Checkpoint
-from ._parameters import Where
-from ._plan import Plan, as_metrics, as_plan, check_loss
-from ._program import Evaluation
-from ._result import Fitted
-from ._run import Run
-from ._step import Average, Loss, Optimizer
+from ._loop import Callback, Checkpoint, EarlyStopping, Fitted
+from ._loop._batches import EVALUATED, as_evaluated
+from ._loop._constraint import AbstractConstraint
+from ._loop._parameters import Where
+from ._loop._plan import Plan, as_metrics, as_plan, check_loss
+from ._loop._programs import Evaluation
+from ._loop._run import Run
+from ._loop._step import Average, Loss, Optimizer
 
 
 def fit(

@@ -9,10 +9,10 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from .._checkpoint import CheckpointError, Contents, below, current_versions, read, restore, save
+from ..._checkpoint import CheckpointError, Contents, below, current_versions, read, restore, save
+from ._outcome import Record
 from ._parameters import constrained, partition
 from ._plan import Plan, same_key
-from ._record import Record
 from ._step import TrainState
 
 

@@ -10,13 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from .._checks import as_flag, as_positive_scalar
-from .._network import HAM, Layer
-from .._typing import FloatArray, FloatLike, Scalar, ScalarLike, State
-from ..dynamics._driven import Driven
-from ..synapses import AbstractSynapse
-from ..synapses._base import Curvature
-from . import _settled as shared
+from ..._checks import as_flag, as_positive_scalar
+from ..._network import HAM, Layer
+from ..._typing import FloatArray, FloatLike, Scalar, ScalarLike, State
+from ...dynamics._driven import Driven
+from ...synapses import AbstractSynapse
+from ...synapses._base import Curvature
+from ._arguments import (
+    as_layer_name,
+    as_options,
+    as_pair,
+    check_examples,
+    check_labels,
+    is_array,
+    layer_of,
+    one_hot_or_nan,
+)
+from ._base import AbstractLoss
+from ._rest import fraction_of, held_activations, held_constant, mean_count, settle_others, with_linear
 
 
 @final
@@ -48,7 +59,7 @@ class _Nudge(AbstractSynapse):
 
 
 @final
-class ContrastiveHebbian(shared.AbstractLoss):
+class ContrastiveHebbian(AbstractLoss):
     """The energy of a state drawn to the target, minus that of the free state, inputs clamped in both.
 
     With `s_0` the free state of rest, `C(g, t)` the cost of the output's activation (by default `|g - t|^2 / 2`) and
@@ -115,8 +126,8 @@ class ContrastiveHebbian(shared.AbstractLoss):
         cost: Callable[..., Any] | None = None,
         **options: Any,
     ):
-        self.inputs = shared.as_layer_name("ContrastiveHebbian", "inputs", inputs)
-        self.output = shared.as_layer_name("ContrastiveHebbian", "output", output)
+        self.inputs = as_layer_name("ContrastiveHebbian", "inputs", inputs)
+        self.output = as_layer_name("ContrastiveHebbian", "output", output)
         if inputs == output:
             raise ValueError(
                 f"ContrastiveHebbian: `output` must be another layer than `inputs`, got {output!r} for both."
@@ -131,17 +142,17 @@ class ContrastiveHebbian(shared.AbstractLoss):
                 f"there is no cost, got {cost!r}."
             )
         self.cost = cost
-        self.options = shared.as_options("ContrastiveHebbian", options)
+        self.options = as_options("ContrastiveHebbian", options)
 
     def check(self, model: HAM, batch: Any) -> None:
         """`TypeError` or `ValueError` if the model or the data do not fit, in words."""
         owner = "ContrastiveHebbian"
-        source = shared.layer_of(owner, "inputs", model, self.inputs)
-        target = shared.layer_of(owner, "output", model, self.output)
-        x, wanted = shared.as_pair(owner, batch, "(x, targets) or (x, labels)")
-        shared.check_examples(owner, "x", x, self.inputs, source.shape)
-        if shared.is_array(wanted) and jnp.issubdtype(wanted.dtype, jnp.floating):
-            shared.check_examples(owner, "targets", wanted, self.output, target.shape)
+        source = layer_of(owner, "inputs", model, self.inputs)
+        target = layer_of(owner, "output", model, self.output)
+        x, wanted = as_pair(owner, batch, "(x, targets) or (x, labels)")
+        check_examples(owner, "x", x, self.inputs, source.shape)
+        if is_array(wanted) and jnp.issubdtype(wanted.dtype, jnp.floating):
+            check_examples(owner, "targets", wanted, self.output, target.shape)
             if wanted.shape[0] != x.shape[0]:
                 raise ValueError(
                     f"{owner}: `targets` must be as many as the {x.shape[0]} examples of `x`, got {wanted.shape[0]}."
@@ -152,12 +163,12 @@ class ContrastiveHebbian(shared.AbstractLoss):
                     f"{owner}: `output` must be a layer with one axis for labels, got {self.output!r} of shape "
                     f"{target.shape}."
                 )
-            shared.check_labels(owner, wanted, x.shape[0], self.output, target.shape[0])
+            check_labels(owner, wanted, x.shape[0], self.output, target.shape[0])
         if self.nudge is None and not isinstance(wanted, jax.core.Tracer):
             self._check_range(target, self._targets(target, wanted, jnp.result_type(float)))
 
     def _check_range(self, layer: Layer, targets: FloatArray) -> None:
-        energies = jax.vmap(shared.stop(layer.lagrangian).conjugate)(targets)
+        energies = jax.vmap(held_constant(layer.lagrangian).conjugate)(targets)
         if isinstance(energies, jax.core.Tracer):
             return
         if not np.all(np.isfinite(energies)):
@@ -172,7 +183,7 @@ class ContrastiveHebbian(shared.AbstractLoss):
         wanted = jnp.asarray(wanted)
         if jnp.issubdtype(wanted.dtype, jnp.floating):
             return wanted.astype(dtype)
-        return shared.one_hot_or_nan(wanted, layer.shape[0], dtype)
+        return one_hot_or_nan(wanted, layer.shape[0], dtype)
 
     def __call__(self, model: HAM, batch: Any, key: PRNGKeyArray | None = None) -> tuple[Scalar, dict[str, Scalar]]:
         """The loss and its metrics; nothing is drawn, so no `key` is needed."""
@@ -184,11 +195,11 @@ class ContrastiveHebbian(shared.AbstractLoss):
         g = jax.vmap(layer.activation)(phases[0].state[self.output])
         metrics = {"cost": jnp.mean(jax.vmap(lambda g, t: _cost_of(self.cost, g, t))(g, targets))}
         if not jnp.issubdtype(wanted.dtype, jnp.floating):
-            metrics["accuracy"] = shared.fraction(jnp.argmax(g, axis=1).astype(wanted.dtype) == wanted)
+            metrics["accuracy"] = fraction_of(jnp.argmax(g, axis=1).astype(wanted.dtype) == wanted)
         rested = jnp.stack([phase.converged for phase in phases])
-        metrics["sweeps"] = shared.mean(jnp.sum(jnp.stack([phase.steps for phase in phases]), axis=0))
-        metrics["unconverged"] = shared.fraction(~jnp.all(rested, axis=0))
-        return jnp.mean(losses), shared.stop(metrics)
+        metrics["sweeps"] = mean_count(jnp.sum(jnp.stack([phase.steps for phase in phases]), axis=0))
+        metrics["unconverged"] = fraction_of(~jnp.all(rested, axis=0))
+        return jnp.mean(losses), held_constant(metrics)
 
     def _contrast(self, model: HAM, x: FloatArray, target: FloatArray) -> tuple[Scalar, tuple[_Phase, ...]]:
         """The loss of one example, and its phases, the free one first."""
@@ -205,15 +216,15 @@ class ContrastiveHebbian(shared.AbstractLoss):
 
     def _phase(self, network: HAM, x: FloatArray, start: State | None) -> _Phase:
         """Settle with the inputs clamped. Their own energy is the same in all phases, and left out."""
-        network_, x_, start_ = shared.stop((network, x, start))
-        rest = shared.settle_others(network_, self.inputs, x_, self.options, start=start_)
+        network_, x_, start_ = held_constant((network, x, start))
+        rest = settle_others(network_, self.inputs, x_, self.options, start=start_)
         free = [name for name in network.names if name != self.inputs]
-        energy = Driven(network, {}, {}).energy_at(shared.stop(rest.state), self._fixed(network, x, rest.state), free)
+        energy = Driven(network, {}, {}).energy_at(held_constant(rest.state), self._fixed(network, x, rest.state), free)
         return _Phase(rest.state, energy, rest.steps, rest.converged)
 
     def _fixed(self, network: HAM, x: FloatArray, state: State) -> State:
         """Activations held constant, but those of the inputs, whose state is given."""
-        return shared.held_activations(network, state) | {self.inputs: network.layers[self.inputs].activation(x)}
+        return held_activations(network, state) | {self.inputs: network.layers[self.inputs].activation(x)}
 
     def _nudged(self, network: HAM, target: FloatArray, strength: Scalar) -> HAM:
         name = "nudge"
@@ -227,17 +238,17 @@ class ContrastiveHebbian(shared.AbstractLoss):
 
     def _held(self, network: HAM, x: FloatArray, free: State, target: FloatArray) -> _Phase:
         """Settle with inputs and targets clamped."""
-        linear = shared.with_linear(network, self.output)
-        network_, x_, start = shared.stop((linear, x, free | {self.output: target}))
+        linear = with_linear(network, self.output)
+        network_, x_, start = held_constant((linear, x, free | {self.output: target}))
         clamp = {self.output: True}
-        rest = shared.settle_others(network_, self.inputs, x_, self.options, start=start, clamp=clamp)
+        rest = settle_others(network_, self.inputs, x_, self.options, start=start, clamp=clamp)
         g = self._fixed(linear, x, rest.state)
         layer = network.layers[self.output]
         own = layer.lagrangian.conjugate(target)
         if layer.bias is not None:
             own = own + jnp.sum(layer.bias.astype(own.dtype) * target)
         hidden = [name for name in network.names if name not in (self.inputs, self.output)]
-        energy = Driven(linear, {}, {}).energy_at(shared.stop(rest.state), g, hidden)
+        energy = Driven(linear, {}, {}).energy_at(held_constant(rest.state), g, hidden)
         return _Phase(rest.state, energy + own.astype(energy.dtype), rest.steps, rest.converged)
 
 

@@ -357,7 +357,7 @@ def _is_installed(file: str) -> bool:
     path = Path(file)
     if file.startswith("<"):  # of a generated or frozen function, or one typed in
         return file.startswith("<frozen")
-    own = [Path(sysconfig.get_path("stdlib")), Path(__file__).parents[1]]
+    own = [Path(sysconfig.get_path("stdlib")), Path(__file__).parents[2]]
     return bool({"site-packages", "dist-packages"} & set(path.parts)) or any(path.is_relative_to(it) for it in own)
 
 

@@ -1,12 +1,13 @@
-"""What a run tells while it goes on, and what ends it early."""
+"""What a run reports while it goes on, a callback that passes that on, and what ends the run early."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, final
 
 import equinox as eqx
 import numpy as np
 
-from .._checks import as_count, as_flag, as_number
+from ..._checks import as_count, as_flag, as_number
 
 
 @final
@@ -84,3 +85,39 @@ class EarlyStopping(eqx.Module):
             return not np.isnan(value)
         gain = best - value if self.mode == "min" else value - best
         return gain > self.min_delta
+
+
+@final
+class TensorBoard:
+    """Write the metrics of every [`Event`][hamlayers.training.Event] to a folder that TensorBoard reads.
+
+    `fit(..., callbacks=[TensorBoard("runs/first")])`. The file is written beside the training, a few seconds behind it.
+    (Any other logger is a line: `callbacks=[lambda event: wandb.log(event.metrics, step=event.step)]`.)
+
+    **Arguments:**
+
+    - `folder`: where to, one for each run; made if it is missing.
+
+    **Raises:** `ImportError` without the extra `tensorboard`; `TypeError` for a folder that is no path; `OSError` if it
+    cannot be written to.
+    """
+
+    def __init__(self, folder: str | Path):
+        if not isinstance(folder, (str, Path)):
+            raise TypeError(f"TensorBoard: `folder` must be a path, got {folder!r}.")
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise ImportError(
+                "TensorBoard: needs the extra `tensorboard`: pip install 'hamlayers[tensorboard]'."
+            ) from None
+        self._writer: Any = SummaryWriter(str(folder), flush_secs=5)
+
+    def __call__(self, event: Event) -> None:
+        """Write the metrics of an event."""
+        for name, value in event.metrics.items():
+            self._writer.add_scalar(name, value, event.step)
+
+    def close(self) -> None:
+        """Write what is left, and close the file. (The interpreter does it at its end.)"""
+        self._writer.close()

@@ -9,13 +9,12 @@ from typing import NoReturn, final
 import jax
 from jaxtyping import PyTree
 
-from ._data import Examples, nonfinite_numbers
-from ._events import Event
+from ._batches import Examples, nonfinite_numbers
+from ._callbacks import Event
+from ._checkpoint_file import resume_run, save_run
+from ._outcome import Fitted, Record, TrainingError
 from ._plan import Plan
-from ._program import CHUNK, Evaluation, Keys, Programs, Trace, to_host
-from ._record import Record
-from ._result import Fitted, TrainingError
-from ._saving import resume_run, save_run
+from ._programs import CHUNK, Evaluation, Keys, Programs, Trace, to_host
 from ._step import TrainState, all_finite, average_of, is_forgiving
 
 

@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from .._checks import as_count, as_flag, as_positive_scalar
-from .._network import HAM, activations_of, drive_of
-from .._typing import FloatArray, Scalar, ScalarLike
-from . import _settled as shared
+from ..._checks import as_count, as_flag, as_positive_scalar
+from ..._network import HAM, activations_of, drive_of
+from ..._typing import FloatArray, Scalar, ScalarLike
+from ._arguments import as_layer_name, as_options, check_examples, keys_from, layer_of
+from ._base import AbstractLoss
+from ._rest import fraction_of, settle_others
 
 
 @final
-class DenoisingScoreMatching(shared.AbstractLoss):
+class DenoisingScoreMatching(AbstractLoss):
     """The mean over the batch of `|s(x + std z) + z / std|^2 / 2`, `z` standard normal for each example.
 
     `s(x) = -(1/T) dE/dx` is the score, the gradient of the log density, of `p(x) = exp(-E(x) / T) / Z` over the
@@ -50,15 +52,15 @@ class DenoisingScoreMatching(shared.AbstractLoss):
     options: dict[str, Any]
 
     def __init__(self, layer: str, *, std: ScalarLike, temperature: ScalarLike = 1.0, **options: Any):
-        self.layer = shared.as_layer_name("DenoisingScoreMatching", "layer", layer)
+        self.layer = as_layer_name("DenoisingScoreMatching", "layer", layer)
         self.std = as_positive_scalar("DenoisingScoreMatching", "std", std)
         self.temperature = as_positive_scalar("DenoisingScoreMatching", "temperature", temperature)
-        self.options = shared.as_options("DenoisingScoreMatching", options)
+        self.options = as_options("DenoisingScoreMatching", options)
 
     def check(self, model: HAM, batch: Any) -> None:
         """`TypeError` or `ValueError` if the model or the data do not fit, in words."""
-        layer = shared.layer_of("DenoisingScoreMatching", "layer", model, self.layer)
-        shared.check_examples("DenoisingScoreMatching", "data", batch, self.layer, layer.shape)
+        layer = layer_of("DenoisingScoreMatching", "layer", model, self.layer)
+        check_examples("DenoisingScoreMatching", "data", batch, self.layer, layer.shape)
 
     def __call__(self, model: HAM, batch: Any, key: PRNGKeyArray | None = None) -> tuple[Scalar, dict[str, Scalar]]:
         """The loss and its metrics; the `key` draws the noise."""
@@ -71,12 +73,12 @@ class DenoisingScoreMatching(shared.AbstractLoss):
             score, converged = score_of(model, self.layer, x + std * z, self.temperature, self.options)
             return jnp.sum(jnp.square(score + z / std)) / 2, converged
 
-        losses, converged = jax.vmap(one)(data, shared.split("DenoisingScoreMatching", key, data.shape[0]))
-        return jnp.mean(losses), {"unconverged": shared.fraction(~converged)}
+        losses, converged = jax.vmap(one)(data, keys_from("DenoisingScoreMatching", key, data.shape[0]))
+        return jnp.mean(losses), {"unconverged": fraction_of(~converged)}
 
 
 @final
-class SlicedScoreMatching(shared.AbstractLoss):
+class SlicedScoreMatching(AbstractLoss):
     """The mean over the batch of `tr(ds/dx) + |s|^2 / 2`, the trace estimated along random directions.
 
     `s(x) = -(1/T) dE/dx` is the score of the density over the *states* of one layer, with all other layers at their
@@ -124,16 +126,16 @@ class SlicedScoreMatching(shared.AbstractLoss):
         exact: bool = False,
         **options: Any,
     ):
-        self.layer = shared.as_layer_name("SlicedScoreMatching", "layer", layer)
+        self.layer = as_layer_name("SlicedScoreMatching", "layer", layer)
         self.temperature = as_positive_scalar("SlicedScoreMatching", "temperature", temperature)
         self.projections = as_count("SlicedScoreMatching", "projections", projections)
         self.exact = as_flag("SlicedScoreMatching", "exact", exact)
-        self.options = shared.as_options("SlicedScoreMatching", options)
+        self.options = as_options("SlicedScoreMatching", options)
 
     def check(self, model: HAM, batch: Any) -> None:
         """`TypeError` or `ValueError` if the model or the data do not fit, in words."""
-        layer = shared.layer_of("SlicedScoreMatching", "layer", model, self.layer)
-        shared.check_examples("SlicedScoreMatching", "data", batch, self.layer, layer.shape)
+        layer = layer_of("SlicedScoreMatching", "layer", model, self.layer)
+        check_examples("SlicedScoreMatching", "data", batch, self.layer, layer.shape)
 
     def __call__(self, model: HAM, batch: Any, key: PRNGKeyArray | None = None) -> tuple[Scalar, dict[str, Scalar]]:
         """The loss and its metrics; the `key` draws the directions."""
@@ -144,11 +146,11 @@ class SlicedScoreMatching(shared.AbstractLoss):
             basis = jnp.eye(size, dtype=data.dtype).reshape(size, *data.shape[1:])
             losses, converged = jax.vmap(lambda x: self._one(model, x, basis, 1.0))(data)
         else:
-            keys = shared.split("SlicedScoreMatching", key, count)
+            keys = keys_from("SlicedScoreMatching", key, count)
             shape = (self.projections, *data.shape[1:])
             signs = jax.vmap(lambda k: jax.random.rademacher(k, shape, data.dtype))(keys)
             losses, converged = jax.vmap(lambda x, v: self._one(model, x, v, 1 / self.projections))(data, signs)
-        return jnp.mean(losses), {"unconverged": shared.fraction(~converged)}
+        return jnp.mean(losses), {"unconverged": fraction_of(~converged)}
 
     def _one(self, model: HAM, x: FloatArray, directions: FloatArray, weight: float) -> tuple[Scalar, Bool[Array, ""]]:
         """The loss of one example, the trace being so much times the sum over the directions."""
@@ -169,7 +171,7 @@ def score_of(
     By the envelope theorem the force on the layer is that at fixed others. They are settled by a differentiable call,
     so that derivatives of the score are right as well.
     """
-    rest = shared.settle_others(network, name, x, options)
+    rest = settle_others(network, name, x, options)
     force = drive_of(network, activations_of(network, rest.state))[name] - x
     _, score = jax.jvp(network.layers[name].activation, (x,), (force,))
     return score / temperature.astype(score.dtype), rest.converged

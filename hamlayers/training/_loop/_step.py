@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from .._typing import Scalar
+from ..._typing import Scalar
 from ._constraint import AbstractConstraint, Projection, project, projections_of
 from ._parameters import Where, check_untied, combine, partition
 from ._recipe import Leaves, Recipe, recipe_of

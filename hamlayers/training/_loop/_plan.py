@@ -7,13 +7,13 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from .._checks import as_count, as_flag, as_key
-from ._data import Examples, Stream, as_data, as_evaluated
-from ._events import Callback, EarlyStopping
+from ..._checks import as_count, as_flag, as_key
+from .._losses import AbstractLoss
+from ._batches import Examples, Stream, as_data, as_evaluated
+from ._callbacks import Callback, EarlyStopping
+from ._checkpoint_folder import Checkpoint, as_checkpoint
 from ._fingerprint import digest_of
-from ._folder import Checkpoint, as_checkpoint
 from ._recipe import recipe_of
-from ._settled import AbstractLoss
 from ._step import Average, Loss, Optimizer, TrainState, as_optimizer, average_of, begin
 
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from .._domain import domain_at
-from .._typing import FloatArray, FloatLike
+from ..._domain import domain_at
+from ..._typing import FloatArray, FloatLike
 
 
 Where = Callable[[Any], Any]

@@ -8,8 +8,8 @@ from typing import Any, final
 import equinox as eqx
 import numpy as np
 
-from .._checks import as_count, as_flag, as_number
-from .._files import temporary_prefix
+from ..._checks import as_count, as_flag, as_number
+from ..._files import temporary_prefix
 
 
 _SUFFIX = ".safetensors"

@@ -1,6 +1,5 @@
 """Recall: a corrupted pattern settles, and is compared with the one that it was."""
 
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, final
 
@@ -9,132 +8,22 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from .._checks import as_finite, as_flag, as_number, as_positive_scalar
-from .._network import HAM, Layer
-from .._typing import FloatArray, Scalar, ScalarLike
-from ..dynamics import AbstractGradient, Implicit, settle
-from ..lagrangians import Sigmoid, Softmax
-from . import _settled as shared
+from ..._checks import as_flag
+from ..._network import HAM, Layer
+from ..._typing import FloatArray, Scalar
+from ...dynamics import AbstractGradient, Implicit, settle
+from ...lagrangians import Sigmoid, Softmax
+from ._arguments import as_choice, as_gradient, as_layer_name, as_options, check_examples, keys_from, layer_of
+from ._base import AbstractLoss
 from ._classification import logits_of
-
-
-class AbstractCorruption(eqx.Module):
-    """What is done to a pattern before it is to be recalled."""
-
-    @abstractmethod
-    def check(self, shape: tuple[int, ...]) -> None:
-        """`ValueError` if patterns of this shape cannot be corrupted so."""
-
-    @abstractmethod
-    def __call__(self, pattern: FloatArray, key: PRNGKeyArray) -> tuple[FloatArray, Bool[Array, "..."]]:
-        """The corrupted pattern, and where it is still the pattern."""
+from ._corruption import AbstractCorruption, Noise
+from ._rest import Rest
 
 
 @final
-class Noise(AbstractCorruption):
-    """`p + std z` with standard normal `z` for each neuron; nothing is left as it was.
-
-    **Arguments:**
-
-    - `std`: the standard deviation, `> 0`, in the units of the pattern.
-
-    **Raises:** `ValueError` unless `std` is positive and finite.
-
-    **Source:** Vincent et al. (2008), doi:10.1145/1390156.1390294 (denoising).
-    """
-
-    std: Scalar
-
-    def __init__(self, std: ScalarLike):
-        self.std = as_positive_scalar("Noise", "std", std)
-
-    def check(self, shape: tuple[int, ...]) -> None:
-        """Any shape will do."""
-
-    def __call__(self, pattern: FloatArray, key: PRNGKeyArray) -> tuple[FloatArray, Bool[Array, "..."]]:
-        """The pattern with noise."""
-        noise = jax.random.normal(key, pattern.shape, pattern.dtype)
-        return pattern + self.std.astype(pattern.dtype) * noise, jnp.zeros(pattern.shape, bool)
-
-
-@final
-class Hide(AbstractCorruption):
-    """Neurons set to a value that tells nothing: a fraction drawn anew for each example, or always the same.
-
-    **Arguments:**
-
-    - `fraction`: how many of all neurons to hide, between 0 and 1; of `N` exactly `round(fraction N)`.
-    - `mask`: or which, `True` where hidden: a boolean array of the layer's shape. (Keyword only, like the next.)
-    - `fill`: what they are set to.
-
-    **Raises:** `TypeError` for a fraction that is no number known now and a mask that is no boolean array;
-    `ValueError` for a fraction that is not between 0 and 1 or hides none or all of the neurons, a mask that does (where
-    it is known) or has another shape than the layer, and unless just one of the two is given.
-    """
-
-    fraction: float | None = eqx.field(static=True)
-    mask: Bool[Array, "..."] | None
-    fill: Scalar
-
-    def __init__(
-        self,
-        fraction: float | None = None,
-        *,
-        mask: Bool[Array, "..."] | Bool[np.ndarray, "..."] | None = None,
-        fill: ScalarLike = 0.0,
-    ):
-        if (fraction is None) == (mask is None):
-            raise ValueError(
-                f"Hide: just one of `fraction` and `mask` must be given, got {'neither' if mask is None else 'both'}."
-            )
-        self.fraction = None if fraction is None else _as_fraction(fraction)
-        self.mask = None if mask is None else _as_mask(mask)
-        self.fill = as_finite("Hide", "fill", fill)
-        if self.fill.shape != ():
-            raise ValueError(f"Hide: `fill` must be a scalar, got an array of shape {self.fill.shape}.")
-
-    def check(self, shape: tuple[int, ...]) -> None:
-        """`ValueError` for a mask of another shape, and a fraction that hides none or all of so many neurons."""
-        if self.mask is not None and self.mask.shape != shape:
-            raise ValueError(f"Hide: `mask` must have the layer's shape {shape}, got {self.mask.shape}.")
-        size = int(np.prod(shape))
-        if self.fraction is not None and not 0 < round(self.fraction * size) < size:
-            raise ValueError(
-                f"Hide: `fraction` must hide some of the {size} neurons and not all, got {self.fraction}, which hides "
-                f"{round(self.fraction * size)}."
-            )
-
-    def __call__(self, pattern: FloatArray, key: PRNGKeyArray) -> tuple[FloatArray, Bool[Array, "..."]]:
-        """The pattern with the hidden neurons at `fill`."""
-        self.check(pattern.shape)
-        if self.mask is not None:
-            hidden = self.mask
-        else:
-            first = jnp.arange(pattern.size) < round((self.fraction or 0) * pattern.size)
-            hidden = jax.random.permutation(key, first).reshape(pattern.shape)
-        return jnp.where(hidden, self.fill.astype(pattern.dtype), pattern), ~hidden
-
-
-def _as_fraction(fraction: Any) -> float:
-    value = as_number("Hide", "fraction", fraction)
-    if not 0 < value < 1:
-        raise ValueError(f"Hide: `fraction` must be between 0 and 1, got {value!r}.")
-    return value
-
-
-def _as_mask(mask: Any) -> Bool[Array, "..."]:
-    if not shared.is_array(mask) or mask.dtype != bool:
-        kind = f"an array of {mask.dtype}" if shared.is_array(mask) else type(mask).__name__
-        raise TypeError(f"Hide: `mask` must be a boolean array, got {kind}.")
-    if not isinstance(mask, jax.core.Tracer) and (not np.any(mask) or np.all(mask)):
-        raise ValueError(f"Hide: `mask` must hide some neurons and not all, got {np.count_nonzero(mask)} hidden.")
-    return jnp.asarray(mask)
-
-
-@final
-class Recall(shared.AbstractLoss):
+class Recall(AbstractLoss):
     """Corrupt the patterns of one layer, settle from there, and compare the activation at rest with the clean pattern.
 
     A batch is one real array of patterns, of shape `(batch, *shape)`: the *activations* `p` that the layer is to come
@@ -197,7 +86,7 @@ class Recall(shared.AbstractLoss):
         gradient: AbstractGradient = Implicit(),
         **options: Any,
     ):
-        self.layer = shared.as_layer_name("Recall", "layer", layer)
+        self.layer = as_layer_name("Recall", "layer", layer)
         if not isinstance(corruption, AbstractCorruption):
             raise TypeError(
                 f"Recall: `corruption` must be a corruption such as Noise(0.1) or Hide(0.5), got {corruption!r}."
@@ -208,16 +97,16 @@ class Recall(shared.AbstractLoss):
             raise ValueError(
                 f"Recall: `hold_seen` must go with a corruption that leaves some neurons as they are, got {corruption}."
             )
-        self.cost = shared.as_choice("Recall", "cost", cost, ("squared", "cross_entropy"))
+        self.cost = as_choice("Recall", "cost", cost, ("squared", "cross_entropy"))
         if state is not None and not callable(state):
             raise TypeError(f"Recall: `state` must be a function of a corrupted pattern, got {state!r}.")
         self.state = state
-        self.gradient = shared.as_gradient("Recall", gradient)
-        self.options = shared.as_options("Recall", options)
+        self.gradient = as_gradient("Recall", gradient)
+        self.options = as_options("Recall", options)
 
     def check(self, model: HAM, batch: Any) -> None:
         """`TypeError` or `ValueError` if the model or the patterns do not fit, in words."""
-        layer = shared.layer_of("Recall", "layer", model, self.layer)
+        layer = layer_of("Recall", "layer", model, self.layer)
         kind = type(layer.lagrangian).__name__
         if self.hold_seen and layer.lagrangian.coupled_axes(layer.shape):
             raise ValueError(
@@ -228,7 +117,7 @@ class Recall(shared.AbstractLoss):
             raise ValueError(
                 f'Recall: `cost` must be "squared" but for a Sigmoid or Softmax layer; layer {self.layer!r} has {kind}.'
             )
-        shared.check_examples("Recall", "patterns", batch, self.layer, layer.shape)
+        check_examples("Recall", "patterns", batch, self.layer, layer.shape)
         if self.cost == "cross_entropy":
             _check_probabilities(layer, batch)
         self.corruption.check(layer.shape)
@@ -239,7 +128,7 @@ class Recall(shared.AbstractLoss):
         patterns = jnp.asarray(batch)
         layer = model.layers[self.layer]
         start, rest = jax.vmap(lambda p, k: self._recalled(model, p, k))(
-            patterns, shared.split("Recall", key, patterns.shape[0])
+            patterns, keys_from("Recall", key, patterns.shape[0])
         )
         before, after = jax.vmap(layer.activation)(start), jax.vmap(layer.activation)(rest.state[self.layer])
         error = jnp.mean(jnp.square(after - patterns))
@@ -247,7 +136,7 @@ class Recall(shared.AbstractLoss):
         loss = error if self.cost == "squared" else _cross_entropy(layer, rest.state[self.layer], patterns)
         return loss, metrics | rest.metrics()
 
-    def _recalled(self, model: HAM, pattern: FloatArray, key: PRNGKeyArray) -> tuple[FloatArray, shared.Rest]:
+    def _recalled(self, model: HAM, pattern: FloatArray, key: PRNGKeyArray) -> tuple[FloatArray, Rest]:
         """The state that a corrupted pattern starts from, and what it settles to."""
         layer = model.layers[self.layer]
         corrupted, seen = self.corruption(pattern, key)
@@ -257,7 +146,7 @@ class Recall(shared.AbstractLoss):
             start = corrupted if layer.bias is None else corrupted + layer.bias.astype(corrupted.dtype)
         clamp = {self.layer: seen} if self.hold_seen else None
         settled = settle(model, {self.layer: start}, clamp=clamp, gradient=self.gradient, throw=False, **self.options)
-        return start, shared.Rest(settled.state, settled.steps, settled.converged)
+        return start, Rest(settled.state, settled.steps, settled.converged)
 
 
 def _check_probabilities(layer: Layer, patterns: Any) -> None:

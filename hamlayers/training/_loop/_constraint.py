@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from .._checks import as_axis_argument, as_number
-from .._domain import domain_at, metadata_of
-from .._typing import FloatArray
+from ..._checks import as_axis_argument, as_number
+from ..._domain import domain_at, metadata_of
+from ..._typing import FloatArray
 from ._parameters import Where, parts_of
 
 

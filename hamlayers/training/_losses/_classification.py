@@ -7,12 +7,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from .._network import HAM, Layer
-from .._numerics import working_dtype
-from .._typing import FloatArray, FloatLike, Scalar
-from ..dynamics import AbstractGradient, Implicit
-from ..lagrangians import Softmax
-from . import _settled as shared
+from ..._network import HAM, Layer
+from ..._numerics import working_dtype
+from ..._typing import FloatArray, FloatLike, Scalar
+from ...dynamics import AbstractGradient, Implicit
+from ...lagrangians import Softmax
+from ._arguments import (
+    as_choice,
+    as_gradient,
+    as_layer_name,
+    as_options,
+    as_pair,
+    check_examples,
+    check_labels,
+    layer_of,
+    one_hot_or_nan,
+)
+from ._base import AbstractLoss
+from ._rest import Rest, fraction_of, settle_others
 
 
 @final
@@ -32,7 +44,7 @@ class Prediction(NamedTuple):
 
 
 @final
-class Classification(shared.AbstractLoss):
+class Classification(AbstractLoss):
     """Clamp one layer to `x`, settle all others, and read the class from another.
 
     With `x*` the state at rest of the output layer and `g*` its activation, the loss is the mean over the batch of
@@ -84,32 +96,32 @@ class Classification(shared.AbstractLoss):
         gradient: AbstractGradient = Implicit(),
         **options: Any,
     ):
-        self.inputs = shared.as_layer_name("Classification", "inputs", inputs)
-        self.output = shared.as_layer_name("Classification", "output", output)
+        self.inputs = as_layer_name("Classification", "inputs", inputs)
+        self.output = as_layer_name("Classification", "output", output)
         if inputs == output:
             raise ValueError(f"Classification: `output` must be another layer than `inputs`, got {output!r} for both.")
-        self.cost = shared.as_choice("Classification", "cost", cost, ("cross_entropy", "squared"))
-        self.gradient = shared.as_gradient("Classification", gradient)
-        self.options = shared.as_options("Classification", options)
+        self.cost = as_choice("Classification", "cost", cost, ("cross_entropy", "squared"))
+        self.gradient = as_gradient("Classification", gradient)
+        self.options = as_options("Classification", options)
 
     def check(self, model: HAM, batch: Any) -> None:
         """`TypeError` or `ValueError` if the model or the data do not fit, in words."""
         source, target = self._layers(model)
-        x, labels = shared.as_pair("Classification", batch, "(x, labels)")
-        shared.check_examples("Classification", "x", x, self.inputs, source.shape)
-        shared.check_labels("Classification", labels, x.shape[0], self.output, target.shape[0])
+        x, labels = as_pair("Classification", batch, "(x, labels)")
+        check_examples("Classification", "x", x, self.inputs, source.shape)
+        check_labels("Classification", labels, x.shape[0], self.output, target.shape[0])
 
     def __call__(self, model: HAM, batch: Any, key: PRNGKeyArray | None = None) -> tuple[Scalar, dict[str, Scalar]]:
         """The loss and its metrics; nothing is drawn, so no `key` is needed."""
         self.check(model, batch)
         x, labels = map(jnp.asarray, batch)
         rest, scores = _read(self, model, x)
-        target = shared.one_hot_or_nan(labels, scores.shape[1], scores.dtype)
+        target = one_hot_or_nan(labels, scores.shape[1], scores.dtype)
         if self.cost == "cross_entropy":
             costs = -jnp.sum(target * jax.nn.log_softmax(scores), axis=1)
         else:
             costs = jnp.sum(jnp.square(scores - target), axis=1) / 2
-        accuracy = shared.fraction(jnp.argmax(scores, axis=1).astype(labels.dtype) == labels)
+        accuracy = fraction_of(jnp.argmax(scores, axis=1).astype(labels.dtype) == labels)
         return jnp.mean(costs), {"accuracy": accuracy} | rest.metrics()
 
     def predict(self, model: HAM, x: FloatLike) -> Prediction:
@@ -118,13 +130,13 @@ class Classification(shared.AbstractLoss):
         **Raises:** as the loss does for `x`.
         """
         source, _ = self._layers(model)
-        shared.check_examples("Classification", "x", x, self.inputs, source.shape)
+        check_examples("Classification", "x", x, self.inputs, source.shape)
         rest, scores = eqx.filter_jit(_read)(self, model, jnp.asarray(x))
         return Prediction(jnp.argmax(scores, axis=1), scores, rest.converged)
 
     def _layers(self, model: HAM) -> tuple[Layer, Layer]:
-        source = shared.layer_of("Classification", "inputs", model, self.inputs)
-        target = shared.layer_of("Classification", "output", model, self.output)
+        source = layer_of("Classification", "inputs", model, self.inputs)
+        target = layer_of("Classification", "output", model, self.output)
         if len(target.shape) != 1 or target.shape[0] < 2:
             raise ValueError(
                 f"Classification: `output` must be a layer with one axis of at least 2 neurons, one for each class, "
@@ -133,12 +145,12 @@ class Classification(shared.AbstractLoss):
         return source, target
 
 
-def _read(loss: Classification, model: HAM, x: FloatArray) -> tuple[shared.Rest, Float[Array, "batch classes"]]:
+def _read(loss: Classification, model: HAM, x: FloatArray) -> tuple[Rest, Float[Array, "batch classes"]]:
     """The settled batch, and the scores of the output layer."""
     layer = model.layers[loss.output]
 
-    def one(x: FloatArray) -> tuple[shared.Rest, FloatArray]:
-        rest = shared.settle_others(model, loss.inputs, x, loss.options, gradient=loss.gradient)
+    def one(x: FloatArray) -> tuple[Rest, FloatArray]:
+        rest = settle_others(model, loss.inputs, x, loss.options, gradient=loss.gradient)
         state = rest.state[loss.output]
         return rest, (layer.activation(state) if loss.cost == "squared" else logits_of(layer, state))
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ._data import Examples, Stream, batch_length
+from ._batches import Examples, Stream, batch_length
 from ._parameters import combine
 from ._recipe import Leaves, Recipe, recipe_of
 from ._step import (

@@ -10,15 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from .._checks import as_count, as_number, as_positive_scalar
-from .._network import HAM, energy_of
-from .._typing import FloatArray, Scalar, ScalarLike, State
-from ..dynamics import sample
-from . import _settled as shared
+from ..._checks import as_count, as_number, as_positive_scalar
+from ..._network import HAM, energy_of
+from ..._typing import FloatArray, Scalar, ScalarLike, State
+from ...dynamics import sample
+from ._arguments import as_choice, as_layer_name, as_options, check_examples, keys_from, layer_of
+from ._base import AbstractLoss
+from ._rest import fraction_of, held_constant, settle_others, visible_alone
 
 
 @final
-class ContrastiveDivergence(shared.AbstractLoss):
+class ContrastiveDivergence(AbstractLoss):
     """The energy of the data minus that of states to which Langevin dynamics carries them in a few steps.
 
     The derivative of `-log p(x)` for the density `p(x) = exp(-E(x) / T) / Z` of *states* is
@@ -84,41 +86,43 @@ class ContrastiveDivergence(shared.AbstractLoss):
         **options: Any,
     ):
         owner = "ContrastiveDivergence"
-        self.layer = shared.as_layer_name(owner, "layer", layer)
+        self.layer = as_layer_name(owner, "layer", layer)
         self.temperature = as_positive_scalar(owner, "temperature", temperature)
         self.steps = as_count(owner, "steps", steps)
         self.dt0 = as_number(owner, "dt0", dt0)
         if not 0 < self.dt0 < np.inf:
             raise ValueError(f"{owner}: `dt0` must be positive and finite, got {self.dt0!r}.")
-        self.others = shared.as_choice(owner, "others", others, ("settled", "sampled"))
+        self.others = as_choice(owner, "others", others, ("settled", "sampled"))
         if solver is not None and not isinstance(solver, diffrax.AbstractSolver):
             raise TypeError(f"{owner}: `solver` must be a diffrax solver, got {solver!r}.")
         self.solver = solver
-        self.options = shared.as_options(owner, options)
+        self.options = as_options(owner, options)
 
     def check(self, model: HAM, batch: Any) -> None:
         """`TypeError` or `ValueError` if the model or the data do not fit, in words."""
-        layer = shared.layer_of("ContrastiveDivergence", "layer", model, self.layer)
-        shared.check_examples("ContrastiveDivergence", "data", batch, self.layer, layer.shape)
+        layer = layer_of("ContrastiveDivergence", "layer", model, self.layer)
+        check_examples("ContrastiveDivergence", "data", batch, self.layer, layer.shape)
 
     def __call__(self, model: HAM, batch: Any, key: PRNGKeyArray | None = None) -> tuple[Scalar, dict[str, Scalar]]:
         """The loss and its metrics; the `key` drives the chains."""
         self.check(model, batch)
         data = jnp.asarray(batch)
-        keys = shared.split("ContrastiveDivergence", key, data.shape[0])
+        keys = keys_from("ContrastiveDivergence", key, data.shape[0])
         phases = self._sampled if self.others == "sampled" and len(model.names) > 1 else self._settled
-        positive, negative, converged = shared.stop(jax.vmap(lambda x, k: phases(shared.stop(model), x, k))(data, keys))
+        positive, negative, converged = held_constant(
+            jax.vmap(lambda x, k: phases(held_constant(model), x, k))(data, keys)
+        )
         here = jnp.mean(jax.vmap(lambda x: energy_of(model, x))(positive))
         there = jnp.mean(jax.vmap(lambda x: energy_of(model, x))(negative))
-        metrics = {"energy_data": here, "energy_samples": there, "unconverged": shared.fraction(~converged)}
-        return (here - there) / self.temperature.astype(here.dtype), shared.stop(metrics)
+        metrics = {"energy_data": here, "energy_samples": there, "unconverged": fraction_of(~converged)}
+        return (here - there) / self.temperature.astype(here.dtype), held_constant(metrics)
 
     def _settled(self, model: HAM, x: FloatArray, key: PRNGKeyArray) -> tuple[State, State, Bool[Array, ""]]:
         """Positive and negative state, the other layers at their best given the one."""
-        reduced = shared.visible_alone(model, self.layer, self.options)
+        reduced = visible_alone(model, self.layer, self.options)
         sampled = self._end_of_chain(reduced, {self.layer: x}, key, None)
-        positive = shared.settle_others(model, self.layer, x, self.options)
-        negative = shared.settle_others(model, self.layer, sampled[self.layer], self.options)
+        positive = settle_others(model, self.layer, x, self.options)
+        negative = settle_others(model, self.layer, sampled[self.layer], self.options)
         return positive.state, negative.state, positive.converged & negative.converged
 
     def _sampled(self, model: HAM, x: FloatArray, key: PRNGKeyArray) -> tuple[State, State, Bool[Array, ""]]:
