@@ -133,6 +133,14 @@ def as_number(owner: str, name: str, value: Any) -> float:
     return float(value)
 
 
+def as_nonnegative_number(owner: str, name: str, value: Any) -> float:
+    """A real number `>= 0` that is known now, and finite."""
+    number = as_number(owner, name, value)
+    if not 0 <= number < np.inf:
+        raise ValueError(f"{owner}: `{name}` must be 0 or more and finite, got {value!r}.")
+    return number
+
+
 def as_count(owner: str, name: str, value: Any, least: int = 1) -> int:
     """An int of at least some size."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
@@ -147,6 +155,28 @@ def as_flag(owner: str, name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{owner}: `{name}` must be True or False, got {value!r}.")
     return bool(value)
+
+
+def as_function(owner: str, name: str, value: Any, of: str) -> Callable:
+    """What can be called; `of` says in words with what."""
+    if not callable(value):
+        raise TypeError(f"{owner}: `{name}` must be a function of {of}, got {value!r}.")
+    return value
+
+
+def as_kind(owner: str, name: str, value: Any, kind: type | tuple[type, ...], need: str) -> Any:
+    """An instance of a class; `need` says in words of which."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{owner}: `{name}` must be {need}, got {value!r}.")
+    return value
+
+
+def as_choice(owner: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """One of several words."""
+    if not isinstance(value, str) or value not in choices:
+        *others, last = map(repr, choices)
+        raise ValueError(f"{owner}: `{name}` must be {', '.join(others)} or {last}, got {value!r}.")
+    return value
 
 
 def as_throw(owner: str, value: Any) -> bool | Literal["inside"]:

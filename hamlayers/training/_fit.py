@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from .._checks import as_count, as_key
+from .._checks import as_count, as_function, as_key
 from ._loop import Callback, Checkpoint, EarlyStopping, Fitted
 from ._loop._batches import EVALUATED, as_evaluated
 from ._loop._constraint import AbstractConstraint
@@ -144,8 +144,7 @@ def evaluate(
 
     **Raises:** `TypeError` and `ValueError` as [`fit`][hamlayers.training.fit].
     """
-    if not callable(loss):
-        raise TypeError(f"evaluate: `loss` must be a function of model, batch and key, got {loss!r}.")
+    as_function("evaluate", "loss", loss, "model, batch and key")
     source = as_evaluated("evaluate", "data", data, as_count("evaluate", "batch_size", batch_size))
     check_loss(loss, model, source)
     chosen = jax.random.key(0) if key is None else as_key("evaluate", key)

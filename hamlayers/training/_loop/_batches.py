@@ -118,15 +118,10 @@ def as_data(owner: str, name: str, data: Any, batch_size: int | None) -> Example
         if batch_size is not None:
             raise ValueError(f"{owner}: `batch_size` is for arrays; `{name}` yields batches, got {batch_size!r}.")
         return Stream(owner, name, data)
-    leaves = jax.tree.leaves(data)
-    if not leaves and isinstance(data, (tuple, dict)):
+    if isinstance(data, (tuple, dict)) and not jax.tree.leaves(data):
         raise ValueError(f"{owner}: `{name}` is empty; there must be at least one array, got {data!r}.")
-    if not leaves or not all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves):
-        raise TypeError(
-            f"{owner}: `{name}` must be an array, a tuple or dict of arrays, or an iterable of such, got "
-            f"{type(data).__name__}{_kinds(leaves)}."
-        )
-    check_numbers(owner, name, data)
+    need = f"`{name}` must be an array, a tuple or dict of arrays, or an iterable of such"
+    _check_arrays(owner, name, data, need)
     return Examples(owner, name, data, batch_size)
 
 
@@ -136,19 +131,9 @@ def as_evaluated(owner: str, name: str, data: Any, batch_size: int = EVALUATED) 
     return Examples(owner, name, data, min(batch_size, found.size)) if isinstance(found, Examples) else found
 
 
-def _kinds(leaves: list[Any]) -> str:
-    kinds = sorted({type(leaf).__name__ for leaf in leaves})
-    return f" of {', '.join(kinds)}" if kinds else ""
-
-
 def as_batch(owner: str, name: str, batch: PyTree) -> PyTree:
     """A batch of a stream, its arrays on the device."""
-    leaves = jax.tree.leaves(batch)
-    if not leaves or not all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves):
-        raise TypeError(
-            f"{owner}: the batches of `{name}` must be trees of arrays, got {type(batch).__name__}{_kinds(leaves)}."
-        )
-    check_numbers(owner, name, batch)
+    _check_arrays(owner, name, batch, f"the batches of `{name}` must be trees of arrays")
     return jax.tree.map(lambda leaf: jnp.asarray(leaf), batch)
 
 
@@ -158,14 +143,14 @@ def batch_length(batch: PyTree) -> int:
     return shape[0] if shape else 1
 
 
-def check_numbers(owner: str, name: str, data: PyTree) -> None:
-    """`TypeError` for arrays of text or objects."""
-    for leaf in jax.tree.leaves(data):
-        if (
-            isinstance(leaf, np.ndarray)
-            and leaf.dtype.kind not in "fiubc"
-            and not jnp.issubdtype(leaf.dtype, jnp.number)
-        ):
+def _check_arrays(owner: str, name: str, data: PyTree, need: str) -> None:
+    """`TypeError` for what is no tree of arrays, as the message says is needed, and for arrays of text or objects."""
+    leaves = jax.tree.leaves(data)
+    if not leaves or not all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves):
+        kinds = ", ".join(sorted({type(leaf).__name__ for leaf in leaves}))
+        raise TypeError(f"{owner}: {need}, got {type(data).__name__}{f' of {kinds}' if kinds else ''}.")
+    for leaf in leaves:
+        if isinstance(leaf, np.ndarray) and not (leaf.dtype == bool or jnp.issubdtype(leaf.dtype, jnp.number)):
             raise TypeError(f"{owner}: the arrays of `{name}` must hold numbers, got {leaf.dtype}.")
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, final
 import equinox as eqx
 import numpy as np
 
-from ..._checks import as_count, as_flag, as_number
+from ..._checks import as_choice, as_count, as_flag, as_kind, as_nonnegative_number
 
 
 @final
@@ -71,12 +71,8 @@ class EarlyStopping(eqx.Module):
             raise ValueError(
                 f"EarlyStopping: `monitor` must name what validation gives, such as 'validation/loss', got {monitor!r}."
             )
-        if mode not in ("min", "max"):
-            raise ValueError(f"EarlyStopping: `mode` must be 'min' or 'max', got {mode!r}.")
-        self.monitor, self.mode = monitor, mode
-        self.min_delta = as_number("EarlyStopping", "min_delta", min_delta)
-        if not 0 <= self.min_delta < np.inf:
-            raise ValueError(f"EarlyStopping: `min_delta` must be 0 or more and finite, got {min_delta!r}.")
+        self.monitor, self.mode = monitor, as_choice("EarlyStopping", "mode", mode, ("min", "max"))
+        self.min_delta = as_nonnegative_number("EarlyStopping", "min_delta", min_delta)
         self.restore_best = as_flag("EarlyStopping", "restore_best", restore_best)
 
     def improves(self, value: float, best: float | None) -> bool:
@@ -103,8 +99,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | Path):
-        if not isinstance(folder, (str, Path)):
-            raise TypeError(f"TensorBoard: `folder` must be a path, got {folder!r}.")
+        as_kind("TensorBoard", "folder", folder, (str, Path), "a path")
         try:
             from tensorboardX import SummaryWriter
         except ImportError:

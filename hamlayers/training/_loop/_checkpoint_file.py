@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..._checkpoint import CheckpointError, Contents, below, current_versions, read, restore, save
 from ._outcome import Record
 from ._parameters import constrained, partition
-from ._plan import Plan, same_key
+from ._plan import Plan
 from ._step import TrainState
 
 
@@ -114,7 +115,8 @@ def _check_same(path: Path, plan: Plan, contents: Contents, run: dict[str, Any],
             f"fit: `checkpoint`: {path} is of a run with another `{argument}`, by what it holds{again}, or go on all "
             f"the same: training.Checkpoint({str(path.parent)!r}, verify=False)."
         )
-    if not same_key(restore(contents, plan.key, "['key']"), plan.key):
+    key = restore(contents, plan.key, "['key']")
+    if not np.array_equal(jax.random.key_data(key), jax.random.key_data(plan.key)):
         raise ValueError(f"fit: `checkpoint`: {path} is of a run with another `key`{again}.")
     if step > plan.steps:
         raise ValueError(

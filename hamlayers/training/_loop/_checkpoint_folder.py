@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, final
 
 import equinox as eqx
-import numpy as np
 
-from ..._checks import as_count, as_flag, as_number
+from ..._checks import as_count, as_flag, as_kind, as_nonnegative_number
 from ..._files import temporary_prefix
 
 
@@ -49,13 +48,9 @@ class Checkpoint(eqx.Module):
         keep: int = 2,
         verify: bool = True,
     ):
-        if not isinstance(folder, (str, Path)):
-            raise TypeError(f"Checkpoint: `folder` must be a path, got {folder!r}.")
-        self.folder = Path(folder)
+        self.folder = Path(as_kind("Checkpoint", "folder", folder, (str, Path), "a path"))
         self.every = None if every is None else as_count("Checkpoint", "every", every)
-        self.seconds = as_number("Checkpoint", "seconds", seconds)
-        if not 0 <= self.seconds < np.inf:
-            raise ValueError(f"Checkpoint: `seconds` must be 0 or more and finite, got {seconds!r}.")
+        self.seconds = as_nonnegative_number("Checkpoint", "seconds", seconds)
         self.keep = as_count("Checkpoint", "keep", keep)
         self.verify = as_flag("Checkpoint", "verify", verify)
 
@@ -97,6 +92,4 @@ def as_checkpoint(checkpoint: Any) -> Checkpoint | None:
     """A folder by its path, with the default settings."""
     if checkpoint is None or isinstance(checkpoint, Checkpoint):
         return checkpoint
-    if not isinstance(checkpoint, (str, Path)):
-        raise TypeError(f"fit: `checkpoint` must be a folder or a Checkpoint, got {checkpoint!r}.")
-    return Checkpoint(checkpoint)
+    return Checkpoint(as_kind("fit", "checkpoint", checkpoint, (str, Path), "a folder or a Checkpoint"))

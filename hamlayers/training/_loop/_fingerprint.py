@@ -268,7 +268,7 @@ class _Walk:
         """A class, and all that it and those above it define that are not of an installed package."""
         yield _Same(kind)
         for base in kind.__mro__:
-            if _is_installed_class(base):
+            if _is_installed_module(sys.modules.get(base.__module__)):
                 continue
             for name, value in sorted(vars(base).items()):
                 if name != "_abc_impl" and (not name.startswith("__") or type(value) in _HELD_BY):
@@ -361,14 +361,11 @@ def _is_installed(file: str) -> bool:
     return bool({"site-packages", "dist-packages"} & set(path.parts)) or any(path.is_relative_to(it) for it in own)
 
 
-def _is_installed_module(module: types.ModuleType) -> bool:
+def _is_installed_module(module: types.ModuleType | None) -> bool:
+    if module is None:
+        return False
     file = getattr(module, "__file__", None)
     return module.__name__ in sys.builtin_module_names if file is None else _is_installed(file)
-
-
-def _is_installed_class(kind: type) -> bool:
-    module = sys.modules.get(kind.__module__)
-    return module is not None and _is_installed_module(module)
 
 
 def _at_the_top_of_a_package(thing: Any) -> bool:

@@ -6,10 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
+from ..._checks import as_function
 from ..._domain import domain_at
-from ..._typing import FloatArray, FloatLike
+from ..._typing import FloatArray
 
 
 Where = Callable[[Any], Any]
@@ -47,7 +48,7 @@ def partition(model: PyTree, *, freeze: Where | None = None) -> tuple[PyTree, Py
     if not jax.tree.leaves(params):
         held = "" if freeze is None else ", or none that `freeze` leaves"
         raise ValueError(f"partition: `model` has no floating-point arrays{held}: there is nothing to train.")
-    params = jax.tree.map(_on_device, params)
+    params = jax.tree.map(strongly_typed, params)
     begun = constrained(params, params)
     return jax.tree.map(lambda p, p0: p if p0 is None else jnp.zeros_like(p), params, begun), eqx.combine(begun, static)
 
@@ -100,10 +101,7 @@ def check_untied(owner: str, params: PyTree, model: PyTree) -> None:
 
 
 def _without(mask: PyTree, freeze: Where) -> PyTree:
-    if not callable(freeze):
-        raise TypeError(
-            f"partition: `freeze` must be a function of the model that returns parts of it, got {freeze!r}."
-        )
+    as_function("partition", "freeze", freeze, "the model that returns parts of it")
     try:
         return eqx.tree_at(
             freeze,
@@ -123,8 +121,8 @@ def _is_relative(params: PyTree, path: Any) -> bool:
     return domain_at(params, path) in ("positive", "nonnegative")
 
 
-def _on_device(value: FloatLike) -> FloatArray:
-    """Strongly typed, and on the device if it was NumPy's."""
+def strongly_typed(value: Any) -> Array:
+    """An array on the device with a dtype of its own, so that a loop that carries it keeps it."""
     value = jnp.asarray(value)
     return jax.lax.convert_element_type(value, value.dtype)
 

@@ -4,17 +4,16 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any, NamedTuple, final
 
 import jax
-import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from ..._checks import as_count, as_flag, as_key
+from ..._checks import as_count, as_flag, as_function, as_key, as_kind
 from .._losses import AbstractLoss
 from ._batches import Examples, Stream, as_data, as_evaluated
 from ._callbacks import Callback, EarlyStopping
 from ._checkpoint_folder import Checkpoint, as_checkpoint
 from ._fingerprint import digest_of
 from ._recipe import recipe_of
-from ._step import Average, Loss, Optimizer, TrainState, as_optimizer, average_of, begin
+from ._step import Average, Loss, Optimizer, TrainState, average_of, begin
 
 
 @final
@@ -88,20 +87,16 @@ def as_plan(
     averaged: Any,
 ) -> Plan:
     """The arguments of [`fit`][hamlayers.training.fit] as a plan, or an error that names the first that is wrong."""
-    if not callable(loss):
-        raise TypeError(f"fit: `loss` must be a function of model, batch and key, got {loss!r}.")
+    as_function("fit", "loss", loss, "model, batch and key")
     size = None if batch_size is None else as_count("fit", "batch_size", batch_size)
     source = as_data("fit", "data", data, size)
     total = _as_steps(source, data, steps, epochs)
-    as_optimizer("fit", optimizer)
     checked = _as_validation(validation, metrics, validate_every, early_stopping)
     logged = max(1, total // 100) if log_every is None else as_count("fit", "log_every", log_every)
     epoch = _as_epoch(source, data) or logged
     check_loss(loss, model, source)
-    if averaged is not None and not callable(averaged):
-        raise TypeError(
-            f"fit: `averaged` must be a function of the optimiser's state and parameters, got {averaged!r}."
-        )
+    if averaged is not None:
+        as_function("fit", "averaged", averaged, "the optimiser's state and parameters")
     state, folder = begin("fit", model, optimizer, freeze, constrain), as_checkpoint(checkpoint)
     if averaged is not None:
         average_of(state, averaged)  # an error now, not after the last step
@@ -152,8 +147,8 @@ def _as_epoch(source: Examples | Stream, data: Any) -> int | None:
 
 
 def _as_validation(validation: Any, metrics: Any, validate_every: Any, early: Any) -> Examples | Stream | None:
-    if early is not None and not isinstance(early, EarlyStopping):
-        raise TypeError(f"fit: `early_stopping` must be an EarlyStopping, got {early!r}.")
+    if early is not None:
+        as_kind("fit", "early_stopping", early, EarlyStopping, "an EarlyStopping")
     if validation is None:
         given = {"metrics": metrics, "validate_every": validate_every, "early_stopping": early}
         needless = [name for name, value in given.items() if value is not None]
@@ -189,12 +184,3 @@ def check_loss(loss: Loss, model: PyTree, data: Examples | Stream) -> None:
     """Let a loss of the library say in words what is wrong with the data, as far as they are known."""
     if isinstance(loss, AbstractLoss) and isinstance(data, Examples):
         loss.check(model, data.arrays)
-
-
-def same_key(one: PRNGKeyArray, other: PRNGKeyArray) -> bool:
-    """Whether two random keys are the same."""
-    return bool(np.array_equal(_numbers(one), _numbers(other)))
-
-
-def _numbers(key: PRNGKeyArray) -> Any:
-    return jax.random.key_data(key) if jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key) else key

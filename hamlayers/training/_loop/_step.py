@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
+from ..._checks import as_function, as_kind
 from ..._typing import Scalar
 from ._constraint import AbstractConstraint, Projection, project, projections_of
-from ._parameters import Where, check_untied, combine, partition
+from ._parameters import Where, check_untied, combine, partition, strongly_typed
 from ._recipe import Leaves, Recipe, recipe_of
 
 
@@ -106,13 +107,13 @@ def begin(
     chosen = as_optimizer(owner, optimizer)
     with _optax():
         opt_state = chosen.init(params)
-        if _has(_nodes(opt_state, optax.MultiStepsState), optax.LookaheadState):
+        if _nodes(_nodes(opt_state, optax.MultiStepsState), optax.LookaheadState):
             raise ValueError(
                 f"{owner}: `optimizer` must not accumulate gradients around optax.lookahead, whose updates are of two "
                 "sets of parameters, got optax.MultiSteps(optax.lookahead(...)); take "
                 "optax.lookahead(optax.MultiSteps(...).gradient_transformation(), ...)."
             )
-        if _has(opt_state, optax.LookaheadState):
+        if _nodes(opt_state, optax.LookaheadState):
             opt_state = Lookahead(chosen.init(optax.LookaheadParams.init_synced(params)), params)
     strong = jax.tree.map(strongly_typed, opt_state)
     return TrainState(params, static, strong, jnp.zeros((), jnp.int32), projections)
@@ -121,18 +122,17 @@ def begin(
 @contextmanager
 def _optax() -> Iterator[None]:
     """optax mixes types, and warns of parameters that `lookahead` has not been given the way that it likes."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "`params` has no attribute `fast`" not in record.getMessage()
+
     logger = logging.getLogger("absl")
-    logger.addFilter(_is_no_such_warning)
+    logger.addFilter(is_other)
     try:
         with jax.numpy_dtype_promotion("standard"):
             yield
     finally:
-        logger.removeFilter(_is_no_such_warning)
-
-
-def _is_no_such_warning(record: logging.LogRecord) -> bool:
-    """Whether to log it: all but that one warning."""
-    return "`params` has no attribute `fast`" not in record.getMessage()
+        logger.removeFilter(is_other)
 
 
 def make_step(
@@ -153,8 +153,7 @@ def make_step(
     **Raises:** `TypeError` for a loss that is no function or an optimiser that is none; when called, `ValueError` or
     `TypeError` for a loss that returns something else.
     """
-    if not callable(loss):
-        raise TypeError(f"make_step: `loss` must be a function of model, batch and key, got {loss!r}.")
+    as_function("make_step", "loss", loss, "model, batch and key")
     chosen = as_optimizer("make_step", optimizer)
 
     used: list[Recipe | None] = [None]
@@ -237,17 +236,13 @@ def average_of(state: TrainState, average: Average) -> TrainState:
 def is_forgiving(opt_state: PyTree) -> bool:
     """Whether the optimiser asks to be given gradients that are not finite, to leave them out itself."""
     skipping = [node for node in _nodes(opt_state, optax.MultiStepsState) if jax.tree.leaves(node.skip_state)]
-    return _has(opt_state, optax.ApplyIfFiniteState) or bool(skipping)
+    return bool(skipping or _nodes(opt_state, optax.ApplyIfFiniteState))
 
 
 def _nodes(tree: PyTree, kind: type) -> list[Any]:
     return [
         node for node in jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind)) if isinstance(node, kind)
     ]
-
-
-def _has(tree: PyTree, kind: type) -> bool:
-    return bool(_nodes(tree, kind))
 
 
 def as_value(owner: str, found: Any) -> tuple[Scalar, Metrics]:
@@ -279,14 +274,8 @@ def as_optimizer(owner: str, optimizer: Any) -> optax.GradientTransformationExtr
     """An optimiser that may be told more than the gradient."""
     if isinstance(optimizer, optax.MultiSteps):
         optimizer = optimizer.gradient_transformation()
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"{owner}: `optimizer` must be one of optax's, such as optax.adam(1e-3), got {optimizer!r}.")
+    as_kind(owner, "optimizer", optimizer, optax.GradientTransformation, "one of optax's, such as optax.adam(1e-3)")
     return optax.with_extra_args_support(optimizer)
-
-
-def strongly_typed(leaf: Any) -> Any:
-    """The array with a dtype of its own, so that a loop that carries it keeps it."""
-    return jax.lax.convert_element_type(leaf, leaf.dtype) if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
 
 
 def all_finite(tree: PyTree) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from ..._checks import as_key
+from ..._checks import as_key, as_kind
 from ..._network import HAM, Layer
 from ...dynamics import AbstractGradient
 
@@ -35,16 +35,15 @@ def as_options(owner: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_gradient(owner: str, gradient: Any) -> AbstractGradient:
     """A way to differentiate settled states."""
-    if not isinstance(gradient, AbstractGradient):
-        raise TypeError(f"{owner}: `gradient` must be a gradient such as Implicit(), got {gradient!r}.")
-    return gradient
+    return as_kind(owner, "gradient", gradient, AbstractGradient, "a gradient such as Implicit()")
 
 
-def as_choice(owner: str, argument: str, value: Any, choices: tuple[str, ...]) -> str:
-    """One of several words."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{owner}: `{argument}` must be one of {choices}, got {value!r}.")
-    return value
+def as_ends(owner: str, inputs: Any, output: Any) -> tuple[str, str]:
+    """The names of two different layers, the one that is held and the one that is read."""
+    names = as_layer_name(owner, "inputs", inputs), as_layer_name(owner, "output", output)
+    if inputs == output:
+        raise ValueError(f"{owner}: `output` must be another layer than `inputs`, got {output!r} for both.")
+    return names
 
 
 def layer_of(owner: str, argument: str, model: Any, name: str) -> Layer:
@@ -67,8 +66,7 @@ def as_pair(owner: str, batch: Any, names: str) -> tuple[Any, Any]:
 def check_examples(owner: str, argument: str, value: Any, name: str, shape: tuple[int, ...]) -> None:
     """Real numbers, one array of the layer's shape for each example, and finite where they are known."""
     if not is_array(value) or not jnp.issubdtype(value.dtype, jnp.floating):
-        kind = f"an array of {value.dtype}" if is_array(value) else type(value).__name__
-        raise TypeError(f"{owner}: `{argument}` must be a real floating-point array, got {kind}.")
+        raise TypeError(f"{owner}: `{argument}` must be a real floating-point array, got {kind_of(value)}.")
     _check_leading(owner, argument, value)
     if value.shape[1:] != shape:
         need = ", ".join(["batch", *map(str, shape)])
@@ -83,11 +81,17 @@ def check_examples(owner: str, argument: str, value: Any, name: str, shape: tupl
             raise ValueError(f"{owner}: `{argument}` must be finite, got {known[at]} at {at}.")
 
 
+def check_data(owner: str, argument: str, model: Any, name: str, batch: Any) -> Layer:
+    """The layer that a batch holds the states of, one for each example."""
+    layer = layer_of(owner, "layer", model, name)
+    check_examples(owner, argument, batch, name, layer.shape)
+    return layer
+
+
 def check_labels(owner: str, value: Any, count: int, name: str, classes: int) -> None:
     """One integer for each example, below the number of classes where they are known."""
     if not is_array(value) or not jnp.issubdtype(value.dtype, jnp.integer):
-        kind = f"an array of {value.dtype}" if is_array(value) else type(value).__name__
-        raise TypeError(f"{owner}: `labels` must be an array of integers, got {kind}.")
+        raise TypeError(f"{owner}: `labels` must be an array of integers, got {kind_of(value)}.")
     _check_leading(owner, "labels", value)
     if value.shape != (count,):
         raise ValueError(f"{owner}: `labels` must have shape ({count},), one for each example, got {value.shape}.")
@@ -110,6 +114,11 @@ def _check_leading(owner: str, argument: str, value: Any) -> None:
 def is_array(value: Any) -> bool:
     """Whether it is an array of jax or NumPy, of any type."""
     return isinstance(value, (jax.Array, np.ndarray))
+
+
+def kind_of(value: Any) -> str:
+    """What it is, in words: for a message."""
+    return f"an array of {value.dtype}" if is_array(value) else type(value).__name__
 
 
 def keys_from(owner: str, key: Any, count: int) -> Array:

@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from ..._checks import as_choice
 from ..._network import HAM, Layer
 from ..._numerics import working_dtype
 from ..._typing import FloatArray, FloatLike, Scalar
 from ...dynamics import AbstractGradient, Implicit
 from ...lagrangians import Softmax
 from ._arguments import (
-    as_choice,
+    as_ends,
     as_gradient,
-    as_layer_name,
     as_options,
     as_pair,
     check_examples,
@@ -96,10 +96,7 @@ class Classification(AbstractLoss):
         gradient: AbstractGradient = Implicit(),
         **options: Any,
     ):
-        self.inputs = as_layer_name("Classification", "inputs", inputs)
-        self.output = as_layer_name("Classification", "output", output)
-        if inputs == output:
-            raise ValueError(f"Classification: `output` must be another layer than `inputs`, got {output!r} for both.")
+        self.inputs, self.output = as_ends("Classification", inputs, output)
         self.cost = as_choice("Classification", "cost", cost, ("cross_entropy", "squared"))
         self.gradient = as_gradient("Classification", gradient)
         self.options = as_options("Classification", options)

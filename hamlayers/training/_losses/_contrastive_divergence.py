@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from ..._checks import as_count, as_number, as_positive_scalar
+from ..._checks import as_choice, as_count, as_kind, as_number, as_positive_scalar
 from ..._network import HAM, energy_of
 from ..._typing import FloatArray, Scalar, ScalarLike, State
 from ...dynamics import sample
-from ._arguments import as_choice, as_layer_name, as_options, check_examples, keys_from, layer_of
+from ._arguments import as_layer_name, as_options, check_data, keys_from
 from ._base import AbstractLoss
 from ._rest import fraction_of, held_constant, settle_others, visible_alone
 
@@ -93,15 +93,14 @@ class ContrastiveDivergence(AbstractLoss):
         if not 0 < self.dt0 < np.inf:
             raise ValueError(f"{owner}: `dt0` must be positive and finite, got {self.dt0!r}.")
         self.others = as_choice(owner, "others", others, ("settled", "sampled"))
-        if solver is not None and not isinstance(solver, diffrax.AbstractSolver):
-            raise TypeError(f"{owner}: `solver` must be a diffrax solver, got {solver!r}.")
+        if solver is not None:
+            as_kind(owner, "solver", solver, diffrax.AbstractSolver, "a diffrax solver")
         self.solver = solver
         self.options = as_options(owner, options)
 
     def check(self, model: HAM, batch: Any) -> None:
         """`TypeError` or `ValueError` if the model or the data do not fit, in words."""
-        layer = layer_of("ContrastiveDivergence", "layer", model, self.layer)
-        check_examples("ContrastiveDivergence", "data", batch, self.layer, layer.shape)
+        check_data("ContrastiveDivergence", "data", model, self.layer, batch)
 
     def __call__(self, model: HAM, batch: Any, key: PRNGKeyArray | None = None) -> tuple[Scalar, dict[str, Scalar]]:
         """The loss and its metrics; the `key` drives the chains."""

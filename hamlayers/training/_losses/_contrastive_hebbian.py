@@ -10,22 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from ..._checks import as_flag, as_positive_scalar
+from ..._checks import as_flag, as_function, as_positive_scalar
 from ..._network import HAM, Layer
 from ..._typing import FloatArray, FloatLike, Scalar, ScalarLike, State
 from ...dynamics._driven import Driven
 from ...synapses import AbstractSynapse
 from ...synapses._base import Curvature
-from ._arguments import (
-    as_layer_name,
-    as_options,
-    as_pair,
-    check_examples,
-    check_labels,
-    is_array,
-    layer_of,
-    one_hot_or_nan,
-)
+from ._arguments import as_ends, as_options, as_pair, check_examples, check_labels, is_array, layer_of, one_hot_or_nan
 from ._base import AbstractLoss
 from ._rest import fraction_of, held_activations, held_constant, mean_count, settle_others, with_linear
 
@@ -126,16 +117,11 @@ class ContrastiveHebbian(AbstractLoss):
         cost: Callable[..., Any] | None = None,
         **options: Any,
     ):
-        self.inputs = as_layer_name("ContrastiveHebbian", "inputs", inputs)
-        self.output = as_layer_name("ContrastiveHebbian", "output", output)
-        if inputs == output:
-            raise ValueError(
-                f"ContrastiveHebbian: `output` must be another layer than `inputs`, got {output!r} for both."
-            )
+        self.inputs, self.output = as_ends("ContrastiveHebbian", inputs, output)
         self.nudge = None if nudge is None else as_positive_scalar("ContrastiveHebbian", "nudge", nudge)
         self.centred = as_flag("ContrastiveHebbian", "centred", centred)
-        if cost is not None and not callable(cost):
-            raise TypeError(f"ContrastiveHebbian: `cost` must be a function of activation and target, got {cost!r}.")
+        if cost is not None:
+            as_function("ContrastiveHebbian", "cost", cost, "activation and target")
         if cost is not None and nudge is None:
             raise ValueError(
                 f"ContrastiveHebbian: `cost` needs a `nudge`; without one the output is clamped to its target and "

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from ..._checks import as_finite, as_number, as_positive_scalar
 from ..._typing import FloatArray, Scalar, ScalarLike
-from ._arguments import is_array
+from ._arguments import is_array, kind_of
 
 
 class AbstractCorruption(eqx.Module):
@@ -121,8 +121,7 @@ def _as_fraction(fraction: Any) -> float:
 
 def _as_mask(mask: Any) -> Bool[Array, "..."]:
     if not is_array(mask) or mask.dtype != bool:
-        kind = f"an array of {mask.dtype}" if is_array(mask) else type(mask).__name__
-        raise TypeError(f"Hide: `mask` must be a boolean array, got {kind}.")
+        raise TypeError(f"Hide: `mask` must be a boolean array, got {kind_of(mask)}.")
     if not isinstance(mask, jax.core.Tracer) and (not np.any(mask) or np.all(mask)):
         raise ValueError(f"Hide: `mask` must hide some neurons and not all, got {np.count_nonzero(mask)} hidden.")
     return jnp.asarray(mask)

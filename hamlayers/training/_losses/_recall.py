@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from ..._checks import as_flag
+from ..._checks import as_choice, as_flag, as_function, as_kind
 from ..._network import HAM, Layer
 from ..._typing import FloatArray, Scalar
 from ...dynamics import AbstractGradient, Implicit, settle
 from ...lagrangians import Sigmoid, Softmax
-from ._arguments import as_choice, as_gradient, as_layer_name, as_options, check_examples, keys_from, layer_of
+from ._arguments import as_gradient, as_layer_name, as_options, check_examples, keys_from, layer_of
 from ._base import AbstractLoss
 from ._classification import logits_of
 from ._corruption import AbstractCorruption, Noise
@@ -87,20 +87,15 @@ class Recall(AbstractLoss):
         **options: Any,
     ):
         self.layer = as_layer_name("Recall", "layer", layer)
-        if not isinstance(corruption, AbstractCorruption):
-            raise TypeError(
-                f"Recall: `corruption` must be a corruption such as Noise(0.1) or Hide(0.5), got {corruption!r}."
-            )
-        self.corruption = corruption
+        need = "a corruption such as Noise(0.1) or Hide(0.5)"
+        self.corruption = as_kind("Recall", "corruption", corruption, AbstractCorruption, need)
         self.hold_seen = as_flag("Recall", "hold_seen", hold_seen)
         if self.hold_seen and isinstance(corruption, Noise):
             raise ValueError(
                 f"Recall: `hold_seen` must go with a corruption that leaves some neurons as they are, got {corruption}."
             )
         self.cost = as_choice("Recall", "cost", cost, ("squared", "cross_entropy"))
-        if state is not None and not callable(state):
-            raise TypeError(f"Recall: `state` must be a function of a corrupted pattern, got {state!r}.")
-        self.state = state
+        self.state = None if state is None else as_function("Recall", "state", state, "a corrupted pattern")
         self.gradient = as_gradient("Recall", gradient)
         self.options = as_options("Recall", options)
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 from ..._checks import as_count, as_flag, as_positive_scalar
 from ..._network import HAM, activations_of, drive_of
 from ..._typing import FloatArray, Scalar, ScalarLike
-from ._arguments import as_layer_name, as_options, check_examples, keys_from, layer_of
+from ._arguments import as_layer_name, as_options, check_data, keys_from
 from ._base import AbstractLoss
 from ._rest import fraction_of, settle_others
 
@@ -59,8 +59,7 @@ class DenoisingScoreMatching(AbstractLoss):
 
     def check(self, model: HAM, batch: Any) -> None:
         """`TypeError` or `ValueError` if the model or the data do not fit, in words."""
-        layer = layer_of("DenoisingScoreMatching", "layer", model, self.layer)
-        check_examples("DenoisingScoreMatching", "data", batch, self.layer, layer.shape)
+        check_data("DenoisingScoreMatching", "data", model, self.layer, batch)
 
     def __call__(self, model: HAM, batch: Any, key: PRNGKeyArray | None = None) -> tuple[Scalar, dict[str, Scalar]]:
         """The loss and its metrics; the `key` draws the noise."""
@@ -134,8 +133,7 @@ class SlicedScoreMatching(AbstractLoss):
 
     def check(self, model: HAM, batch: Any) -> None:
         """`TypeError` or `ValueError` if the model or the data do not fit, in words."""
-        layer = layer_of("SlicedScoreMatching", "layer", model, self.layer)
-        check_examples("SlicedScoreMatching", "data", batch, self.layer, layer.shape)
+        check_data("SlicedScoreMatching", "data", model, self.layer, batch)
 
     def __call__(self, model: HAM, batch: Any, key: PRNGKeyArray | None = None) -> tuple[Scalar, dict[str, Scalar]]:
         """The loss and its metrics; the `key` draws the directions."""
