@@ -124,8 +124,8 @@ assert hl.certify(free).bounded == "all weights"
 # ## Three rules
 #
 # The loss of the ordinary network is the cross-entropy of its logits, and its gradient is by backprop.
-# `training.Classification` is the same loss of the energy network: it holds the image, settles the rest, and reads the
-# digit neurons. How it is differentiated is a keyword.
+# `training.ClassificationLoss` is the same loss of the energy network: it holds the image, settles the rest, and reads
+# the digit neurons. How it is differentiated is a keyword.
 #
 # - The *implicit* gradient asks how the state of rest moves with the weights: one linear system, at the end only.
 # - *Equilibrium propagation* settles twice more, the free neurons being nudged a little down and a little up the loss,
@@ -144,8 +144,10 @@ def cross_entropy(mlp, batch, key=None):
 
 rules = {
     "backprop": cross_entropy,
-    "implicit": training.Classification("image", "digit", rtol=1e-4),
-    "propagation": training.Classification("image", "digit", rtol=1e-4, gradient=hl.EquilibriumPropagation(nudge=1e-2)),
+    "implicit": training.ClassificationLoss("image", "digit", rtol=1e-4),
+    "propagation": training.ClassificationLoss(
+        "image", "digit", rtol=1e-4, gradient=hl.EquilibriumPropagation(nudge=1e-2)
+    ),
 }
 
 

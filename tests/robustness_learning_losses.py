@@ -39,12 +39,12 @@ def one(layer: Any) -> hl.HAM:
 
 
 def classify(batch: Any = None, model: Any = None, **options: Any) -> Any:
-    loss = tr.Classification("x", "y", **options)
+    loss = tr.ClassificationLoss("x", "y", **options)
     return loss(chain() if model is None else model, (images(), labels()) if batch is None else batch)[0]
 
 
 def recall(batch: Any = None, model: Any = None, corruption: Any = None, key: Any = None, **options: Any) -> Any:
-    loss = tr.Recall("x", tr.Noise(0.1) if corruption is None else corruption, **options)
+    loss = tr.RecallLoss("x", tr.Noise(0.1) if corruption is None else corruption, **options)
     key = KEY() if key is None else key
     return loss(chain() if model is None else model, images() if batch is None else batch, key)[0]
 
@@ -70,33 +70,35 @@ def slice_(batch: Any = None, model: Any = None, key: Any = None, **changes: Any
 
 
 CLASSIFICATION = [
-    refuses("a number for a layer", TypeError, ("`inputs`", "name of a layer", "3"), lambda: tr.Classification(3, "y")),
     refuses(
-        "one layer for both", ValueError, ("`output`", "another layer", "'y'"), lambda: tr.Classification("y", "y")
+        "a number for a layer", TypeError, ("`inputs`", "name of a layer", "3"), lambda: tr.ClassificationLoss(3, "y")
+    ),
+    refuses(
+        "one layer for both", ValueError, ("`output`", "another layer", "'y'"), lambda: tr.ClassificationLoss("y", "y")
     ),
     refuses(
         "an unknown cost",
         ValueError,
         ("`cost`", "'squared'", "'hinge'"),
-        lambda: tr.Classification("x", "y", cost="hinge"),
+        lambda: tr.ClassificationLoss("x", "y", cost="hinge"),
     ),
     refuses(
         "a word for a gradient",
         TypeError,
         ("`gradient`", "Implicit()", "'implicit'"),
-        lambda: tr.Classification("x", "y", gradient="implicit"),
+        lambda: tr.ClassificationLoss("x", "y", gradient="implicit"),
     ),
     refuses(
         "an option that settle lacks",
         TypeError,
         ("`options`", "max_steps", "max_step"),
-        lambda: tr.Classification("x", "y", max_step=3),
+        lambda: tr.ClassificationLoss("x", "y", max_step=3),
     ),
     refuses(
         "an option that is the loss's own",
         TypeError,
         ("`options`", "max_steps", "'throw'"),
-        lambda: tr.Classification("x", "y", throw=True),
+        lambda: tr.ClassificationLoss("x", "y", throw=True),
     ),
     refuses("a bad option", ValueError, ("`max_steps`", "at least 1", "0"), lambda: classify(max_steps=0)),
     refuses("a layer for a model", TypeError, ("`model`", "a HAM", "Layer"), lambda: classify(model=hl.TanhLayer(2))),
@@ -178,13 +180,13 @@ CLASSIFICATION = [
         "an infinity in the images to predict",
         ValueError,
         ("`x`", "finite", "inf at (1, 0)"),
-        lambda: tr.Classification("x", "y").predict(chain(), images().at[1, 0].set(math.inf)),
+        lambda: tr.ClassificationLoss("x", "y").predict(chain(), images().at[1, 0].set(math.inf)),
     ),
     refuses(
         "a flat image to predict",
         ValueError,
         ("`x`", "(batch, 3)", "(3,)"),
-        lambda: tr.Classification("x", "y").predict(chain(), full(0, 3)),
+        lambda: tr.ClassificationLoss("x", "y").predict(chain(), full(0, 3)),
     ),
     gives("of equal outputs the entropy of a coin", math.log(2), lambda: classify()),
     gives(
@@ -268,31 +270,31 @@ RECALL = [
         "a number for a corruption",
         TypeError,
         ("`corruption`", "Noise(0.1)", "0.1"),
-        lambda: tr.Recall("x", 0.1),
+        lambda: tr.RecallLoss("x", 0.1),
     ),
     refuses(
         "holding what noise has changed",
         ValueError,
         ("`hold_seen`", "leaves some neurons", "Noise"),
-        lambda: tr.Recall("x", tr.Noise(0.1), hold_seen=True),
+        lambda: tr.RecallLoss("x", tr.Noise(0.1), hold_seen=True),
     ),
     refuses(
         "one for True",
         TypeError,
         ("`hold_seen`", "True or False", "1"),
-        lambda: tr.Recall("x", tr.Hide(0.5), hold_seen=1),
+        lambda: tr.RecallLoss("x", tr.Hide(0.5), hold_seen=1),
     ),
     refuses(
         "holding a part of a softmax",
         ValueError,
         ("`hold_seen`", "elementwise", "Softmax"),
-        lambda: tr.Recall("v", tr.Hide(0.5), hold_seen=True).check(one(hl.SoftmaxLayer(4)), full(0.25, 2, 4)),
+        lambda: tr.RecallLoss("v", tr.Hide(0.5), hold_seen=True).check(one(hl.SoftmaxLayer(4)), full(0.25, 2, 4)),
     ),
     refuses(
         "a number for where to start",
         TypeError,
         ("`state`", "a function", "1.0"),
-        lambda: tr.Recall("x", tr.Noise(0.1), state=1.0),
+        lambda: tr.RecallLoss("x", tr.Noise(0.1), state=1.0),
     ),
     refuses(
         "a start of another shape",
@@ -310,20 +312,25 @@ RECALL = [
         "probabilities above one",
         ValueError,
         ("`patterns`", "0 to 1", "1.5"),
-        lambda: tr.Recall("v", tr.Noise(0.1), cost="cross_entropy").check(one(hl.SigmoidLayer(2)), full(1.5, 2, 2)),
+        lambda: tr.RecallLoss("v", tr.Noise(0.1), cost="cross_entropy").check(one(hl.SigmoidLayer(2)), full(1.5, 2, 2)),
     ),
     refuses(
         "probabilities that do not sum to one",
         ValueError,
         ("`patterns`", "sum to 1", "0.5"),
-        lambda: tr.Recall("v", tr.Noise(0.1), cost="cross_entropy").check(one(hl.SoftmaxLayer(2)), full(0.25, 2, 2)),
+        lambda: tr.RecallLoss("v", tr.Noise(0.1), cost="cross_entropy").check(
+            one(hl.SoftmaxLayer(2)), full(0.25, 2, 2)
+        ),
     ),
     refuses("a pair for patterns", TypeError, ("`patterns`", "floating-point array", "tuple"), lambda: recall((1, 2))),
     refuses(
         "patterns of another shape", ValueError, ("`patterns`", "(batch, 3)", "(2, 4)"), lambda: recall(full(0, 2, 4))
     ),
     refuses(
-        "no key", TypeError, ("`key`", "a PRNG key", "None"), lambda: tr.Recall("x", tr.Noise(0.1))(chain(), images())
+        "no key",
+        TypeError,
+        ("`key`", "a PRNG key", "None"),
+        lambda: tr.RecallLoss("x", tr.Noise(0.1))(chain(), images()),
     ),
     refuses("a number for a key", TypeError, ("`key`", "a PRNG key", "7"), lambda: recall(key=7)),
     refuses(
@@ -340,7 +347,7 @@ RECALL = [
     gives(
         "a hidden pixel that nothing drives is zero",
         1 / 3,
-        lambda: tr.Recall("v", tr.Hide(mask=np.array([True, False, False]), fill=5.0), hold_seen=True)(
+        lambda: tr.RecallLoss("v", tr.Hide(mask=np.array([True, False, False]), fill=5.0), hold_seen=True)(
             one(hl.IdentityLayer(3)), full(1, 2, 3), KEY()
         )[0],
     ),

@@ -234,7 +234,7 @@ PROGRAM = textwrap.dedent(
         def __init__(self): self.weights = {"one": jnp.arange(3.0), "set": frozenset("xyz")}
         def __call__(self, model, batch, key): return SCALE * jnp.sum(self.weights["one"]) + len(NAMES)
 
-    things = (Loss(), optax.adamw(optax.cosine_decay_schedule(0.1, 20)), training.Recall("v", training.Hide(0.3)))
+    things = (Loss(), optax.adamw(optax.cosine_decay_schedule(0.1, 20)), training.RecallLoss("v", training.Hide(0.3)))
     print([Fingerprint(thing, traced=False).digests() for thing in things], digest_of({"a": jnp.ones(3), "b": 2}))
     """
 )

@@ -88,13 +88,13 @@ def test_a_corruption_and_a_schedule_that_hold_what_changes() -> None:
         synapses={"w": synapses.Dense(jnp.zeros((2, 2)))},
         connections=[(("v", "h"), "w")],
     )
-    rule, data = training.Recall("v", Scaled(scales)), jnp.ones((2, 2))
+    rule, data = training.RecallLoss("v", Scaled(scales)), jnp.ones((2, 2))
     before = training.evaluate(network, rule, data)["start_error"]
     scales[0] = 3.0
     after = training.evaluate(network, rule, data)["start_error"]
     assert (before, after) == (
         0.0,
-        training.evaluate(network, training.Recall("v", Scaled([3.0])), data)["start_error"],
+        training.evaluate(network, training.RecallLoss("v", Scaled([3.0])), data)["start_error"],
     )
     assert after > 0
     rate = [0.0]

@@ -16,13 +16,13 @@ from jax.flatten_util import ravel_pytree
 import hamlayers as hl
 from hamlayers import synapses, training
 from hamlayers.training import (
-    Classification,
+    ClassificationLoss,
     ContrastiveDivergence,
     ContrastiveHebbian,
     DenoisingScoreMatching,
     Hide,
     Noise,
-    Recall,
+    RecallLoss,
     SlicedScoreMatching,
 )
 
@@ -93,11 +93,11 @@ def assert_slopes(loss: Any, model: hl.HAM, batch: Any, key: Any = None, step: f
 
 
 LOSSES = {
-    "classification": (Classification("x", "y"), "labels"),
-    "squared": (Classification("x", "y", cost="squared"), "labels"),
-    "equilibrium propagation": (Classification("x", "y", gradient=hl.EquilibriumPropagation()), "labels"),
-    "denoising": (Recall("x", Noise(0.1)), "x"),
-    "inpainting": (Recall("x", Hide(0.4), hold_seen=True), "x"),
+    "classification": (ClassificationLoss("x", "y"), "labels"),
+    "squared": (ClassificationLoss("x", "y", cost="squared"), "labels"),
+    "equilibrium propagation": (ClassificationLoss("x", "y", gradient=hl.EquilibriumPropagation()), "labels"),
+    "denoising": (RecallLoss("x", Noise(0.1)), "x"),
+    "inpainting": (RecallLoss("x", Hide(0.4), hold_seen=True), "x"),
     "contrastive": (ContrastiveHebbian("x", "y"), "labels"),
     "nudged": (ContrastiveHebbian("x", "y", nudge=0.1), "labels"),
     "divergence": (ContrastiveDivergence("x", temperature=1.0, steps=2, dt0=0.1), "x"),
@@ -157,7 +157,7 @@ def test_an_output_that_is_driven_alone_is_logistic_regression(x64: None, kind: 
     beta = 1.0 if kind == "identity" else 2.5
     layer = hl.IdentityLayer(CLASSES, bias=bias) if kind == "identity" else hl.SoftmaxLayer(3, beta=beta, bias=bias)
     model, (x, labels) = pair(layer), examples()
-    value, gradient = slopes(Classification("x", "y", **TIGHT), model, (x, labels))
+    value, gradient = slopes(ClassificationLoss("x", "y", **TIGHT), model, (x, labels))
     weight, wanted = np.asarray(model.synapses["w"].weight), np.eye(CLASSES)[np.asarray(labels)]
     logits = beta * (np.asarray(x) @ weight - np.asarray(bias))
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -169,7 +169,7 @@ def test_an_output_that_is_driven_alone_is_logistic_regression(x64: None, kind: 
 
 def test_squared_error_is_least_squares_of_a_linear_output(x64: None) -> None:
     model, (x, labels) = pair(hl.IdentityLayer(CLASSES)), examples()
-    value, gradient = slopes(Classification("x", "y", cost="squared", **TIGHT), model, (x, labels))
+    value, gradient = slopes(ClassificationLoss("x", "y", cost="squared", **TIGHT), model, (x, labels))
     error = np.asarray(x @ model.synapses["w"].weight) - np.eye(CLASSES)[np.asarray(labels)]
     assert_within(value, np.sum(error**2) / 2 / len(x), 1e-12)
     assert_within(gradient.synapses["w"].weight, np.asarray(x).T @ error / len(x), 1e-10)
@@ -178,8 +178,8 @@ def test_squared_error_is_least_squares_of_a_linear_output(x64: None) -> None:
 @pytest.mark.parametrize("cost", ["cross_entropy", "squared"])
 def test_classification_gradient(x64: None, cost: str) -> None:
     model, batch = chain(), examples()
-    gradient = assert_slopes(Classification("x", "y", cost=cost, **TIGHT), model, batch)
-    nudged = Classification("x", "y", cost=cost, gradient=hl.EquilibriumPropagation(1e-4), **TIGHT)
+    gradient = assert_slopes(ClassificationLoss("x", "y", cost=cost, **TIGHT), model, batch)
+    nudged = ClassificationLoss("x", "y", cost=cost, gradient=hl.EquilibriumPropagation(1e-4), **TIGHT)
     # the error of the nudge is of second order: 1e-8 times a third derivative
     assert_within(flat(slopes(nudged, model, batch)[1]), gradient, 1e-6)
 
@@ -192,7 +192,7 @@ def test_a_constant_current_and_a_threshold_are_the_same(x64: None) -> None:
         synapses=known.synapses | {"b": current},
         connections=[*known.connections, (("h",), "b")],
     )
-    loss, batch = Classification("x", "y", **TIGHT), examples()
+    loss, batch = ClassificationLoss("x", "y", **TIGHT), examples()
     (value, gradient), (same, slope) = slopes(loss, known, batch), slopes(loss, other, batch)
     assert_within(value, same, 1e-10)
     assert_within(gradient.layers["h"].bias, -slope.synapses["b"].bias, 1e-9)
@@ -203,21 +203,21 @@ def test_a_layer_that_three_layers_share_a_synapse_with_is_clamped(x64: None) ->
     cube = synapses.Dense(draw(2, 2, 2, seed=10))
     model = hl.HAM(layers, synapses={"w": cube}, connections=[(("x", "a", "y"), "w")])
     batch = (draw(3, 2, seed=11), jnp.asarray([0, 1, 1]))
-    assert_slopes(Classification("x", "y", **TIGHT), model, batch)
+    assert_slopes(ClassificationLoss("x", "y", **TIGHT), model, batch)
 
 
 def test_cross_entropy_where_the_activation_has_rounded_to_zero() -> None:
     model = pair(hl.SoftmaxLayer(CLASSES, beta=100.0))
     model = eqx.tree_at(lambda n: n.synapses["w"].weight, model, jnp.zeros((SHOWN, CLASSES)).at[0, 0].set(1.0))
     x = jnp.zeros((1, SHOWN)).at[0, 0].set(5.0)
-    value, gradient = slopes(Classification("x", "y"), model, (x, jnp.asarray([1])))
+    value, gradient = slopes(ClassificationLoss("x", "y"), model, (x, jnp.asarray([1])))
     assert_within(value, 500.0, 1e-3)
     assert np.all(np.isfinite(flat(gradient)))
     assert_within(gradient.synapses["w"].weight[0], np.array([500.0, -500.0, 0]), 1e-3)
 
 
 def test_labels_out_of_range_are_an_error_or_nan() -> None:
-    loss, model, (x, _) = Classification("x", "y"), chain(), examples()
+    loss, model, (x, _) = ClassificationLoss("x", "y"), chain(), examples()
     for wrong in (3, -1):
         labels = jnp.asarray([0, 1, 2, 0, 1, wrong])
         with pytest.raises(ValueError, match=rf"`labels` must be 0 to 2, layer 'y' .*3 classes, got {wrong} for .* 5"):
@@ -236,12 +236,12 @@ def test_labels_out_of_range_are_an_error_or_nan() -> None:
 def test_labels_of_floats_are_refused() -> None:
     x, labels = examples()
     with pytest.raises(TypeError, match="`labels` must be an array of integers, got an array of float32"):
-        Classification("x", "y").check(chain(), (x, labels.astype(float)))
+        ClassificationLoss("x", "y").check(chain(), (x, labels.astype(float)))
 
 
 @given(st.integers(0, 2**31 - 1))
 def test_the_loss_is_the_mean_over_the_batch(seed: int) -> None:
-    loss, model = Classification("x", "y"), chain()
+    loss, model = ClassificationLoss("x", "y"), chain()
     x = draw(6, SHOWN, seed=seed, scale=2.0)
     labels = jnp.asarray(np.random.default_rng(seed).integers(0, CLASSES, 6))
     value, metrics = values(loss, model, (x, labels))
@@ -257,7 +257,7 @@ def test_the_loss_is_the_mean_over_the_batch(seed: int) -> None:
 def test_predictions() -> None:
     model, (x, labels) = chain(hl.IdentityLayer), examples()
     for cost in ("cross_entropy", "squared"):
-        loss = Classification("x", "y", cost=cost)
+        loss = ClassificationLoss("x", "y", cost=cost)
         found = loss.predict(model, np.asarray(x))
         assert found.scores.shape == (6, CLASSES)
         np.testing.assert_array_equal(found.labels, np.argmax(found.scores, axis=1))
@@ -269,10 +269,10 @@ def test_predictions() -> None:
 
 
 def test_what_is_not_at_rest_is_counted() -> None:
-    _, metrics = values(Classification("x", "y", max_steps=1), chain(), examples())
+    _, metrics = values(ClassificationLoss("x", "y", max_steps=1), chain(), examples())
     assert metrics["unconverged"] == 1
     assert metrics["sweeps"] == 1
-    assert not np.any(Classification("x", "y", max_steps=1).predict(chain(), examples()[0]).converged)
+    assert not np.any(ClassificationLoss("x", "y", max_steps=1).predict(chain(), examples()[0]).converged)
 
 
 # --- recall -----------------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def gaussian() -> hl.HAM:
 def test_inpainting_by_linear_neurons_is_the_conditional_mean(x64: None) -> None:
     model, patterns = gaussian(), draw(4, 6, seed=14)
     mask = np.array([True, False, False, True, False, True])
-    loss = Recall("v", Hide(mask=mask, fill=7.0), hold_seen=True, **TIGHT)
+    loss = RecallLoss("v", Hide(mask=mask, fill=7.0), hold_seen=True, **TIGHT)
     value, metrics = values(loss, model, patterns, jax.random.key(0))
     weight, bias = np.asarray(model.synapses["w"].weight), np.asarray(model.layers["v"].bias)
     precision, p = np.eye(6) - weight @ weight.T, np.asarray(patterns)
@@ -305,7 +305,7 @@ def test_without_holding_what_is_seen_the_start_is_forgotten(x64: None) -> None:
     weight, bias = np.asarray(model.synapses["w"].weight), np.asarray(model.layers["v"].bias)
     rest = np.linalg.solve(np.eye(6) - weight @ weight.T, -bias)
     for corruption in (Noise(0.5), Hide(0.5)):
-        value, _ = values(Recall("v", corruption, **TIGHT), model, patterns, jax.random.key(1))
+        value, _ = values(RecallLoss("v", corruption, **TIGHT), model, patterns, jax.random.key(1))
         assert_within(value, np.mean((rest - np.asarray(patterns)) ** 2), 1e-10)
 
 
@@ -328,7 +328,7 @@ RECALLS = {
 def test_recall_gradient(x64: None, name: str) -> None:
     layer, corruption, options = RECALLS[name]
     patterns = jax.nn.softmax(draw(3, 6, seed=17)) if name == "softmax" else jax.nn.sigmoid(draw(3, 6, seed=17))
-    assert_slopes(Recall("v", corruption, **options, **TIGHT), memory(layer()), patterns, jax.random.key(2))
+    assert_slopes(RecallLoss("v", corruption, **options, **TIGHT), memory(layer()), patterns, jax.random.key(2))
 
 
 def test_cross_entropies_are_those_of_the_activations(x64: None) -> None:
@@ -346,11 +346,11 @@ def test_cross_entropies_are_those_of_the_activations(x64: None) -> None:
         return np.asarray(found)
 
     s, q = at_rest(sigmoid, patterns) / 1.5, np.asarray(patterns) / 1.5
-    value, metrics = values(Recall("v", noise, cost="cross_entropy", **TIGHT), sigmoid, patterns, key)
+    value, metrics = values(RecallLoss("v", noise, cost="cross_entropy", **TIGHT), sigmoid, patterns, key)
     assert_within(value, np.mean(-q * np.log(s) - (1 - q) * np.log(1 - s)), 1e-9)
     assert_within(metrics["error"], np.mean((1.5 * (s - q)) ** 2), 1e-9)
     softmax, patterns = memory(hl.SoftmaxLayer(6, beta=2.0)), jax.nn.softmax(draw(3, 6, seed=17))
-    value, _ = values(Recall("v", noise, cost="cross_entropy", **TIGHT), softmax, patterns, key)
+    value, _ = values(RecallLoss("v", noise, cost="cross_entropy", **TIGHT), softmax, patterns, key)
     expected = -np.mean(np.sum(np.asarray(patterns) * np.log(at_rest(softmax, patterns)), axis=1))
     assert_within(value, expected, 1e-9)
 
@@ -359,7 +359,7 @@ def test_the_start_can_be_chosen() -> None:
     model = memory(hl.SigmoidLayer(6, beta=2.0))
     patterns = jnp.ones((2, 6))
     plain, chosen = (
-        values(Recall("v", Hide(0.5), state=state), model, patterns, jax.random.key(4))[1]["start_error"]
+        values(RecallLoss("v", Hide(0.5), state=state), model, patterns, jax.random.key(4))[1]["start_error"]
         for state in (None, lambda q: 4 * (2 * q - 1))
     )
     s = lambda z: 1 / (1 + np.exp(-z))  # noqa: E731
@@ -399,7 +399,7 @@ def test_noise_has_its_standard_deviation() -> None:
 
 def test_each_example_is_corrupted_in_its_own_way_and_each_key_in_another() -> None:
     model, patterns = memory(hl.TanhLayer(6)), jnp.broadcast_to(jnp.linspace(-1, 1, 6), (8, 6))
-    loss = Recall("v", Hide(0.5))
+    loss = RecallLoss("v", Hide(0.5))
     starts = {float(values(loss, model, patterns, jax.random.key(i))[1]["start_error"]) for i in range(4)}
     assert len(starts) == 4
     again = values(loss, model, patterns, jax.random.key(0))[1]["start_error"]
@@ -410,15 +410,15 @@ def test_each_example_is_corrupted_in_its_own_way_and_each_key_in_another() -> N
 def test_what_cannot_be_held_or_scored_is_refused() -> None:
     patterns = jnp.full((2, 6), 0.5)
     with pytest.raises(ValueError, match="`hold_seen` must go with an elementwise Lagrangian; layer 'v' has Softmax"):
-        Recall("v", Hide(0.5), hold_seen=True).check(memory(hl.SoftmaxLayer(6)), patterns)
+        RecallLoss("v", Hide(0.5), hold_seen=True).check(memory(hl.SoftmaxLayer(6)), patterns)
     with pytest.raises(ValueError, match='`cost` must be "squared" but for a Sigmoid or Softmax.* has Tanh'):
-        Recall("v", Noise(0.5), cost="cross_entropy").check(memory(hl.TanhLayer(6)), patterns)
+        RecallLoss("v", Noise(0.5), cost="cross_entropy").check(memory(hl.TanhLayer(6)), patterns)
     with pytest.raises(ValueError, match="`patterns` must sum to 1 along the axis of the softmax.* got 3"):
-        Recall("v", Noise(0.5), cost="cross_entropy").check(memory(hl.SoftmaxLayer(6)), patterns)
+        RecallLoss("v", Noise(0.5), cost="cross_entropy").check(memory(hl.SoftmaxLayer(6)), patterns)
     with pytest.raises(ValueError, match='`patterns` must be from 0 to 1 for the cost "cross_entropy".* to 2.5'):
-        Recall("v", Noise(0.5), cost="cross_entropy").check(memory(hl.SigmoidLayer(6)), 5 * patterns)
+        RecallLoss("v", Noise(0.5), cost="cross_entropy").check(memory(hl.SigmoidLayer(6)), 5 * patterns)
     with pytest.raises(TypeError, match="`key` must be a PRNG key"):
-        Recall("v", Noise(0.5))(memory(hl.TanhLayer(6)), patterns)
+        RecallLoss("v", Noise(0.5))(memory(hl.TanhLayer(6)), patterns)
 
 
 # --- in the loop ------------------------------------------------------------------------------------------------------
@@ -431,9 +431,9 @@ def test_the_loop_takes_the_losses_with_their_arrays_traced(name: str) -> None:
     x, labels = examples(15)
     mask = np.arange(SHOWN) < 2
     loss, data = {
-        "classification": (Classification("x", "y", rtol=1e-3), (x, labels)),
-        "propagation": (Classification("x", "y", rtol=1e-3, gradient=hl.EquilibriumPropagation(1e-2)), (x, labels)),
-        "recall of a mask": (Recall("x", Hide(mask=mask), hold_seen=True, rtol=1e-3), x),
+        "classification": (ClassificationLoss("x", "y", rtol=1e-3), (x, labels)),
+        "propagation": (ClassificationLoss("x", "y", rtol=1e-3, gradient=hl.EquilibriumPropagation(1e-2)), (x, labels)),
+        "recall of a mask": (RecallLoss("x", Hide(mask=mask), hold_seen=True, rtol=1e-3), x),
         "contrast": (ContrastiveHebbian("x", "y", nudge=0.1, rtol=1e-3), (x, labels)),
     }[name]
     found = training.fit(model, loss, data, optimizer=optax.adam(0.02), steps=30, key=jax.random.key(0))

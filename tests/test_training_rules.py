@@ -16,7 +16,7 @@ from test_training_losses import CLASSES, SHOWN, TIGHT, assert_slopes, chain, dr
 import hamlayers as hl
 from hamlayers import lagrangians, synapses
 from hamlayers.training import (
-    Classification,
+    ClassificationLoss,
     ContrastiveDivergence,
     ContrastiveHebbian,
     DenoisingScoreMatching,
@@ -79,7 +79,7 @@ def test_clamping_a_linear_output_is_the_delta_rule(x64: None) -> None:
 def test_nudging_goes_to_the_implicit_gradient(x64: None, centred: bool) -> None:
     """To second order in the nudge if centred, else to first (Laborieux et al., figure 1)."""
     model, batch = chain(), examples()
-    expected = flat(slopes(Classification("x", "y", cost="squared", **TIGHT), model, batch)[1])
+    expected = flat(slopes(ClassificationLoss("x", "y", cost="squared", **TIGHT), model, batch)[1])
     errors = []
     for nudge in (0.08, 0.04, 0.02):
         rule = ContrastiveHebbian("x", "y", nudge=nudge, centred=centred, **TIGHT)
@@ -91,7 +91,7 @@ def test_nudging_goes_to_the_implicit_gradient(x64: None, centred: bool) -> None
 @pytest.mark.full
 def test_the_cost_reported_is_that_of_the_free_state(x64: None) -> None:
     model, batch = chain(), examples()
-    classified, accuracy = values(Classification("x", "y", cost="squared", **TIGHT), model, batch)
+    classified, accuracy = values(ClassificationLoss("x", "y", cost="squared", **TIGHT), model, batch)
     for rule in (ContrastiveHebbian("x", "y", **TIGHT), ContrastiveHebbian("x", "y", nudge=0.1, **TIGHT)):
         _, metrics = values(rule, model, batch)
         assert_within(metrics["cost"], classified, 1e-10)

@@ -24,14 +24,14 @@ from ._loop import (
 from ._losses import (
     AbstractCorruption as AbstractCorruption,
     AbstractLoss as AbstractLoss,
-    Classification as Classification,
+    ClassificationLoss as ClassificationLoss,
     ContrastiveDivergence as ContrastiveDivergence,
     ContrastiveHebbian as ContrastiveHebbian,
     DenoisingScoreMatching as DenoisingScoreMatching,
     Hide as Hide,
     Noise as Noise,
     Prediction as Prediction,
-    Recall as Recall,
+    RecallLoss as RecallLoss,
     SlicedScoreMatching as SlicedScoreMatching,
 )
 from ._storage import hebbian as hebbian, pseudo_inverse as pseudo_inverse

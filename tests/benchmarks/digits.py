@@ -83,8 +83,8 @@ def of_shifted(loss: Callable) -> Callable:
 
 LOSSES: dict[str, Callable] = {
     BACKPROP: cross_entropy,
-    IMPLICIT: training.Classification(**READ),
-    PROPAGATION: training.Classification(**READ, gradient=hl.EquilibriumPropagation(1e-2)),
+    IMPLICIT: training.ClassificationLoss(**READ),
+    PROPAGATION: training.ClassificationLoss(**READ, gradient=hl.EquilibriumPropagation(1e-2)),
 }
 
 

@@ -29,7 +29,7 @@ from ._rest import Rest, fraction_of, settle_others
 
 @final
 class Prediction(NamedTuple):
-    """What [`hamlayers.training.Classification.predict`][] returns.
+    """What [`hamlayers.training.ClassificationLoss.predict`][] returns.
 
     **Attributes:**
 
@@ -44,7 +44,7 @@ class Prediction(NamedTuple):
 
 
 @final
-class Classification(AbstractLoss):
+class ClassificationLoss(AbstractLoss):
     """Clamp one layer to `x`, settle all others, and read the class from another.
 
     With `x*` the state at rest of the output layer and `g*` its activation, the loss is the mean over the batch of
@@ -96,17 +96,17 @@ class Classification(AbstractLoss):
         gradient: AbstractGradient = Implicit(),
         **options: Any,
     ):
-        self.inputs, self.output = as_ends("Classification", inputs, output)
-        self.cost = as_choice("Classification", "cost", cost, ("cross_entropy", "squared"))
-        self.gradient = as_gradient("Classification", gradient)
-        self.options = as_options("Classification", options)
+        self.inputs, self.output = as_ends("ClassificationLoss", inputs, output)
+        self.cost = as_choice("ClassificationLoss", "cost", cost, ("cross_entropy", "squared"))
+        self.gradient = as_gradient("ClassificationLoss", gradient)
+        self.options = as_options("ClassificationLoss", options)
 
     def check(self, model: HAM, batch: Any) -> None:
         """`TypeError` or `ValueError` if the model or the data do not fit, in words."""
         source, target = self._layers(model)
-        x, labels = as_pair("Classification", batch, "(x, labels)")
-        check_examples("Classification", "x", x, self.inputs, source.shape)
-        check_labels("Classification", labels, x.shape[0], self.output, target.shape[0])
+        x, labels = as_pair("ClassificationLoss", batch, "(x, labels)")
+        check_examples("ClassificationLoss", "x", x, self.inputs, source.shape)
+        check_labels("ClassificationLoss", labels, x.shape[0], self.output, target.shape[0])
 
     def __call__(self, model: HAM, batch: Any, key: PRNGKeyArray | None = None) -> tuple[Scalar, dict[str, Scalar]]:
         """The loss and its metrics; nothing is drawn, so no `key` is needed."""
@@ -127,22 +127,22 @@ class Classification(AbstractLoss):
         **Raises:** as the loss does for `x`.
         """
         source, _ = self._layers(model)
-        check_examples("Classification", "x", x, self.inputs, source.shape)
+        check_examples("ClassificationLoss", "x", x, self.inputs, source.shape)
         rest, scores = eqx.filter_jit(_read)(self, model, jnp.asarray(x))
         return Prediction(jnp.argmax(scores, axis=1), scores, rest.converged)
 
     def _layers(self, model: HAM) -> tuple[Layer, Layer]:
-        source = layer_of("Classification", "inputs", model, self.inputs)
-        target = layer_of("Classification", "output", model, self.output)
+        source = layer_of("ClassificationLoss", "inputs", model, self.inputs)
+        target = layer_of("ClassificationLoss", "output", model, self.output)
         if len(target.shape) != 1 or target.shape[0] < 2:
             raise ValueError(
-                f"Classification: `output` must be a layer with one axis of at least 2 neurons, one for each class, "
-                f"got {self.output!r} of shape {target.shape}."
+                f"ClassificationLoss: `output` must be a layer with one axis of at least 2 neurons, one for each "
+                f"class, got {self.output!r} of shape {target.shape}."
             )
         return source, target
 
 
-def _read(loss: Classification, model: HAM, x: FloatArray) -> tuple[Rest, Float[Array, "batch classes"]]:
+def _read(loss: ClassificationLoss, model: HAM, x: FloatArray) -> tuple[Rest, Float[Array, "batch classes"]]:
     """The settled batch, and the scores of the output layer."""
     layer = model.layers[loss.output]
 

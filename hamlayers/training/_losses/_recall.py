@@ -23,7 +23,7 @@ from ._rest import Rest
 
 
 @final
-class Recall(AbstractLoss):
+class RecallLoss(AbstractLoss):
     """Corrupt the patterns of one layer, settle from there, and compare the activation at rest with the clean pattern.
 
     A batch is one real array of patterns, of shape `(batch, *shape)`: the *activations* `p` that the layer is to come
@@ -86,33 +86,35 @@ class Recall(AbstractLoss):
         gradient: AbstractGradient = Implicit(),
         **options: Any,
     ):
-        self.layer = as_layer_name("Recall", "layer", layer)
+        self.layer = as_layer_name("RecallLoss", "layer", layer)
         need = "a corruption such as Noise(0.1) or Hide(0.5)"
-        self.corruption = as_kind("Recall", "corruption", corruption, AbstractCorruption, need)
-        self.hold_seen = as_flag("Recall", "hold_seen", hold_seen)
+        self.corruption = as_kind("RecallLoss", "corruption", corruption, AbstractCorruption, need)
+        self.hold_seen = as_flag("RecallLoss", "hold_seen", hold_seen)
         if self.hold_seen and isinstance(corruption, Noise):
             raise ValueError(
-                f"Recall: `hold_seen` must go with a corruption that leaves some neurons as they are, got {corruption}."
+                "RecallLoss: `hold_seen` must go with a corruption that leaves some neurons as they are, got "
+                f"{corruption}."
             )
-        self.cost = as_choice("Recall", "cost", cost, ("squared", "cross_entropy"))
-        self.state = None if state is None else as_function("Recall", "state", state, "a corrupted pattern")
-        self.gradient = as_gradient("Recall", gradient)
-        self.options = as_options("Recall", options)
+        self.cost = as_choice("RecallLoss", "cost", cost, ("squared", "cross_entropy"))
+        self.state = None if state is None else as_function("RecallLoss", "state", state, "a corrupted pattern")
+        self.gradient = as_gradient("RecallLoss", gradient)
+        self.options = as_options("RecallLoss", options)
 
     def check(self, model: HAM, batch: Any) -> None:
         """`TypeError` or `ValueError` if the model or the patterns do not fit, in words."""
-        layer = layer_of("Recall", "layer", model, self.layer)
+        layer = layer_of("RecallLoss", "layer", model, self.layer)
         kind = type(layer.lagrangian).__name__
         if self.hold_seen and layer.lagrangian.coupled_axes(layer.shape):
             raise ValueError(
-                f"Recall: `hold_seen` must go with an elementwise Lagrangian; layer {self.layer!r} has {kind}, which "
-                "couples its neurons, so that some of them cannot be held."
+                f"RecallLoss: `hold_seen` must go with an elementwise Lagrangian; layer {self.layer!r} has {kind}, "
+                "which couples its neurons, so that some of them cannot be held."
             )
         if self.cost == "cross_entropy" and not isinstance(layer.lagrangian, (Sigmoid, Softmax)):
             raise ValueError(
-                f'Recall: `cost` must be "squared" but for a Sigmoid or Softmax layer; layer {self.layer!r} has {kind}.'
+                'RecallLoss: `cost` must be "squared" but for a Sigmoid or Softmax layer; '
+                f"layer {self.layer!r} has {kind}."
             )
-        check_examples("Recall", "patterns", batch, self.layer, layer.shape)
+        check_examples("RecallLoss", "patterns", batch, self.layer, layer.shape)
         if self.cost == "cross_entropy":
             _check_probabilities(layer, batch)
         self.corruption.check(layer.shape)
@@ -123,7 +125,7 @@ class Recall(AbstractLoss):
         patterns = jnp.asarray(batch)
         layer = model.layers[self.layer]
         start, rest = jax.vmap(lambda p, k: self._recalled(model, p, k))(
-            patterns, keys_from("Recall", key, patterns.shape[0])
+            patterns, keys_from("RecallLoss", key, patterns.shape[0])
         )
         before, after = jax.vmap(layer.activation)(start), jax.vmap(layer.activation)(rest.state[self.layer])
         error = jnp.mean(jnp.square(after - patterns))
@@ -154,7 +156,7 @@ def _check_probabilities(layer: Layer, patterns: Any) -> None:
         top = float(lagrangian.scale)
     if np.min(known) < -slack * top or np.max(known) > (1 + slack) * top:
         raise ValueError(
-            f'Recall: `patterns` must be from 0 to {top:g} for the cost "cross_entropy", got values from '
+            f'RecallLoss: `patterns` must be from 0 to {top:g} for the cost "cross_entropy", got values from '
             f"{np.min(known):.6g} to {np.max(known):.6g}."
         )
     if isinstance(lagrangian, Softmax):
@@ -163,7 +165,7 @@ def _check_probabilities(layer: Layer, patterns: Any) -> None:
         if np.max(np.abs(sums - 1)) > 1e-3:
             worst = sums.flat[int(np.argmax(np.abs(sums - 1)))]
             raise ValueError(
-                f'Recall: `patterns` must sum to 1 along the axis of the softmax for the cost "cross_entropy", got '
+                f'RecallLoss: `patterns` must sum to 1 along the axis of the softmax for the cost "cross_entropy", got '
                 f"{worst:.6g}."
             )
 
@@ -180,4 +182,4 @@ def _cross_entropy(layer: Layer, x: FloatArray, patterns: FloatArray) -> Scalar:
         q = patterns.astype(z.dtype) / lagrangian.parameter("scale", z)
         z = lagrangian.parameter("beta", z) * z
         return jnp.mean(jax.nn.softplus(z) - q * z)
-    raise ValueError(f"Recall: no cross entropy of {type(lagrangian).__name__}.")
+    raise ValueError(f"RecallLoss: no cross entropy of {type(lagrangian).__name__}.")
