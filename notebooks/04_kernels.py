@@ -67,7 +67,7 @@ for name, function in (("default", jax.nn.gelu), ("exact", lambda x: jax.nn.gelu
 # For an activation with a kink the quadrature fails, and what `from_function` chooses by itself does not.
 
 # %%
-exact = both(kernels.Relu())
+exact = both(kernels.ReLU())
 for method, degree in (("gauss-hermite", 25), ("auto", None)):
     found = both(kernels.from_function(jax.nn.relu, method=method, degree=degree))
     difference = float(jnp.max(jnp.abs(found[1] - exact[1])))

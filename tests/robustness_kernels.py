@@ -12,7 +12,7 @@ from hamlayers import kernels as kn, lagrangians as lg
 
 
 def dense_net(**changes: Any) -> kn.AbstractNet:
-    return kn.serial(kn.dense(width=4), kn.elementwise(kn.Relu()), kn.dense(width=1, **changes))
+    return kn.serial(kn.dense(width=4), kn.elementwise(kn.ReLU()), kn.dense(width=1, **changes))
 
 
 def points() -> jax.Array:
@@ -52,12 +52,12 @@ DUALS = [
         "covariances of integers",
         TypeError,
         ("`c`", "real floating-point", "int32"),
-        lambda: kn.Relu()(jnp.arange(2), 1.0, 1.0),
+        lambda: kn.ReLU()(jnp.arange(2), 1.0, 1.0),
     ),
-    refuses("a covariance that is a list", TypeError, ("`c`", "array", "list"), lambda: kn.Relu()([0.5], 1.0, 1.0)),
+    refuses("a covariance that is a list", TypeError, ("`c`", "array", "list"), lambda: kn.ReLU()([0.5], 1.0, 1.0)),
     refuses("a variance below 0", ValueError, ("`v1`", "not negative", "-1"), lambda: kn.Erf()(0.0, -1.0, 1.0)),
     refuses("a variance of NaN", ValueError, ("`v2`", "finite", "nan"), lambda: kn.Sine()(0.0, 1.0, math.nan)),
-    refuses("a variance of infinity", ValueError, ("`v`", "finite", "inf"), lambda: kn.Relu().diagonal(math.inf)),
+    refuses("a variance of infinity", ValueError, ("`v`", "finite", "inf"), lambda: kn.ReLU().diagonal(math.inf)),
     refuses(
         "a diagonal of integers",
         TypeError,
@@ -69,13 +69,13 @@ DUALS = [
         "shapes that do not broadcast",
         ValueError,
         ("`c`", "broadcast", "(3,)"),
-        lambda: kn.Relu().derivative(vec(0, 0, 0), vec(1, 1), vec(1, 1)),
+        lambda: kn.ReLU().derivative(vec(0, 0, 0), vec(1, 1), vec(1, 1)),
     ),
-    gives("a traced variance below 0", math.nan, lambda: jax.jit(lambda v: kn.Relu()(0.0, v, 1.0))(-1.0)),
-    gives("a traced covariance too large", math.nan, lambda: jax.jit(lambda c: kn.Relu()(c, 1.0, 1.0))(2.0)),
-    gives("relu at equal variances of 1e30", 5e29, lambda: kn.Relu()(full(1e30), full(1e30), full(1e30))),
-    gives("relu at variances of 0", 0, lambda: kn.Relu()(0.0, 0.0, 0.0)),
-    gives("relu of orthogonal inputs", 1 / (2 * math.pi), lambda: kn.Relu()(0.0, 1.0, 1.0)),
+    gives("a traced variance below 0", math.nan, lambda: jax.jit(lambda v: kn.ReLU()(0.0, v, 1.0))(-1.0)),
+    gives("a traced covariance too large", math.nan, lambda: jax.jit(lambda c: kn.ReLU()(c, 1.0, 1.0))(2.0)),
+    gives("relu at equal variances of 1e30", 5e29, lambda: kn.ReLU()(full(1e30), full(1e30), full(1e30))),
+    gives("relu at variances of 0", 0, lambda: kn.ReLU()(0.0, 0.0, 0.0)),
+    gives("relu of orthogonal inputs", 1 / (2 * math.pi), lambda: kn.ReLU()(0.0, 1.0, 1.0)),
     gives("sign at equal inputs", 1, lambda: kn.Sign().diagonal(vec(1e-30))[0]),
     gives("step of orthogonal inputs", 0.25, lambda: kn.Step()(0.0, 1.0, 1.0)),
     gives("abs of orthogonal inputs", 2 / math.pi, lambda: kn.Abs()(0.0, 1.0, 1.0)),
@@ -94,8 +94,8 @@ DUALS = [
         x64=True,
     ),
     gives("no covariances at all", np.zeros(0), lambda: kn.Identity()(full(0, 0), full(0, 0), full(0, 0))),
-    refuses("a slope of NaN", ValueError, ("`slope`", "finite", "nan"), lambda: kn.LeakyRelu(math.nan)),
-    refuses("a word for a slope", TypeError, ("`a`", "real number", "'steep'"), lambda: kn.ABRelu("steep", 1.0)),
+    refuses("a slope of NaN", ValueError, ("`slope`", "finite", "nan"), lambda: kn.LeakyReLU(math.nan)),
+    refuses("a word for a slope", TypeError, ("`a`", "real number", "'steep'"), lambda: kn.ABReLU("steep", 1.0)),
     refuses("a slope for each neuron", ValueError, ("`slope`", "scalar", "(2,)"), lambda: kn.Erf(vec(1, 2))),
     refuses("a rate of infinity", ValueError, ("`b`", "finite", "inf"), lambda: kn.Exponential(1.0, math.inf)),
     refuses("a width below 0", ValueError, ("`b`", "at least 0", "-1"), lambda: kn.Gaussian(1.0, -1.0)),
@@ -243,8 +243,8 @@ NETS = [
     refuses(
         "a net of an activation",
         TypeError,
-        ("argument 1", "elementwise(activation)", "Relu"),
-        lambda: kn.serial(kn.dense(), kn.Relu()),
+        ("argument 1", "elementwise(activation)", "ReLU"),
+        lambda: kn.serial(kn.dense(), kn.ReLU()),
     ),
     refuses(
         "an unknown way to combine",
@@ -265,7 +265,7 @@ NETS = [
         "an activation on raw inputs",
         ValueError,
         ("elementwise", "Gaussian", "`dense`"),
-        lambda: kn.elementwise(kn.Relu()).kernel(points()),
+        lambda: kn.elementwise(kn.ReLU()).kernel(points()),
     ),
     refuses(
         "inputs of integers",

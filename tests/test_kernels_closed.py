@@ -24,9 +24,9 @@ KNOTS, WEIGHTS = [-1.0, 0.4, 2.0], [0.5, -1.2, 2.0]
 # name: constructor, kinks, scale of float32 errors
 DUALS = {
     "identity": lambda: kernels.Identity(),
-    "relu": lambda: kernels.Relu(),
-    "abrelu": lambda: kernels.ABRelu(-0.3, 1.2),
-    "leaky": lambda: kernels.LeakyRelu(0.1),
+    "relu": lambda: kernels.ReLU(),
+    "abrelu": lambda: kernels.ABReLU(-0.3, 1.2),
+    "leaky": lambda: kernels.LeakyReLU(0.1),
     "abs": lambda: kernels.Abs(),
     "repu2": lambda: kernels.RectifiedPower(2),
     "repu5": lambda: kernels.RectifiedPower(5),
@@ -42,7 +42,7 @@ DUALS = {
     "polynomial": lambda: kernels.Polynomial([0.3, -1.0, 0.5, 0.2]),
     "rexp": lambda: kernels.Rexp(0.6),
     "hinges": lambda: kernels.HingeSum(KNOTS, WEIGHTS, slope=0.3, offset=-0.4),
-    "mean": lambda: kernels.MeanDual([kernels.Erf(), kernels.Relu(), kernels.Erf(0.5)]),
+    "mean": lambda: kernels.MeanDual([kernels.Erf(), kernels.ReLU(), kernels.Erf(0.5)]),
 }
 JUMPS = {"step", "sign"}
 
@@ -92,7 +92,7 @@ def _compiled(name: str, wide: bool = True):
 # --- golden values ----------------------------------------------------------------------------------------------------
 
 PUBLISHED = {  # at (c, v1, v2) = (0.5, 1.4, 0.7), by formulas of the literature checked by quadrature, to ten digits
-    "relu": (lambda: kernels.Relu(), 0.3031159536, 0.3342678212),
+    "relu": (lambda: kernels.ReLU(), 0.3031159536, 0.3342678212),
     "relu^2": (lambda: kernels.RectifiedPower(2), 0.6986894398, 4 * 0.3031159536),
     "relu^3": (lambda: kernels.RectifiedPower(3), 2.6318221839, 9 * 0.6986894398),
     "erf": (lambda: kernels.Erf(), 0.2148618203, 0.4468194854),
@@ -349,7 +349,7 @@ def test_parameters_are_differentiable(name: str) -> None:
 
 
 def test_shapes_and_transformations() -> None:
-    d = kernels.Relu()
+    d = kernels.ReLU()
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(3, 4)), rng.normal(size=(5, 4))
     parts = [jnp.asarray(a) for a in (x @ y.T, np.sum(x * x, 1)[:, None], np.sum(y * y, 1)[None])]
@@ -407,7 +407,7 @@ def test_jumps_have_infinite_derivative_on_the_diagonal() -> None:
 def test_dual_of_lagrangians_and_functions() -> None:
     found = [
         (lagrangians.Identity(), kernels.Identity),
-        (lagrangians.ReLU(), kernels.Relu),
+        (lagrangians.ReLU(), kernels.ReLU),
         (lagrangians.RePU(4), kernels.RectifiedPower),
         (lagrangians.Exp(0.5), kernels.Exponential),
         (lagrangians.Rexp(0.5), kernels.Rexp),
@@ -421,8 +421,8 @@ def test_dual_of_lagrangians_and_functions() -> None:
         (jnp.abs, kernels.Abs),
         (jnp.sign, kernels.Sign),
         (jnp.square, kernels.Monomial),
-        (jax.nn.relu, kernels.Relu),
-        (jax.nn.leaky_relu, kernels.LeakyRelu),
+        (jax.nn.relu, kernels.ReLU),
+        (jax.nn.leaky_relu, kernels.LeakyReLU),
         (jax.lax.erf, kernels.Erf),
         (functools.partial(jax.nn.gelu, approximate=False), kernels.Gelu),
     ]
@@ -446,7 +446,7 @@ def test_groups_give_the_mean() -> None:
     assert float(value(d)) == pytest.approx(sum(float(value(s)) for s in single) / 2, rel=1e-14)
     mixed = lagrangians.Grouped([lagrangians.ReLU(), lagrangians.Erf(), lagrangians.ReLU()])
     both = kernels.dual(mixed)
-    expected = (2 * float(value(kernels.Relu())) + float(value(kernels.Erf()))) / 3
+    expected = (2 * float(value(kernels.ReLU())) + float(value(kernels.Erf()))) / 3
     assert float(value(both)) == pytest.approx(expected, rel=1e-14)
     x = jnp.linspace(-2.0, 2.0, 6)
     np.testing.assert_allclose(both.activation(x), mixed.activation(x), rtol=1e-14)
@@ -475,8 +475,8 @@ def test_registering() -> None:
     def bend(x):
         return jnp.maximum(x, 0)
 
-    kernels.register_dual(bend, lambda _: kernels.Relu())
-    assert isinstance(kernels.dual(bend), kernels.Relu)
+    kernels.register_dual(bend, lambda _: kernels.ReLU())
+    assert isinstance(kernels.dual(bend), kernels.ReLU)
     with pytest.raises(ValueError, match="replace=True"):
         kernels.register_dual(bend, lambda _: kernels.Abs())
     kernels.register_dual(bend, lambda _: kernels.Abs(), replace=True)
@@ -498,14 +498,14 @@ def test_bad_parameters() -> None:
         (lambda: kernels.Polynomial([[1.0]]), ValueError, "`coefficients` must be a vector"),
         (lambda: kernels.Gaussian(1.0, -0.1), ValueError, "`b` must be finite and at least 0"),
         (lambda: kernels.Sine([1.0, 2.0]), ValueError, "`a` must be a scalar"),
-        (lambda: kernels.ABRelu(math.nan, 1.0), ValueError, "`a` must be finite"),
+        (lambda: kernels.ABReLU(math.nan, 1.0), ValueError, "`a` must be finite"),
         (lambda: kernels.HingeSum([1.0], [1.0, 2.0]), ValueError, "`weights` must have the shape"),
         (lambda: kernels.HingeSum([], []), ValueError, "at least 1"),
         (lambda: kernels.MeanDual([]), ValueError, "at least one"),
         (lambda: kernels.MeanDual([jnp.sin]), TypeError, r"`duals\[0\]`"),
         (lambda: kernels.from_nngp(3.0), TypeError, "`nngp_fn` must be a function"),
-        (lambda: kernels.Relu()(2.0, 1.0, 1.0), ValueError, "`c` must lie between"),
-        (lambda: kernels.Relu()(0.0, -1.0, 1.0), ValueError, "`v1` must be finite and not negative"),
+        (lambda: kernels.ReLU()(2.0, 1.0, 1.0), ValueError, "`c` must lie between"),
+        (lambda: kernels.ReLU()(0.0, -1.0, 1.0), ValueError, "`v1` must be finite and not negative"),
     ]:
         with pytest.raises(error, match=message):
             make()
@@ -547,7 +547,7 @@ def test_textbook_relu_at_its_edges(wide: bool, tolerance: float) -> None:
     zero = [(0.0, *v) for v in itertools.product([0.0, 1.0], repeat=2)]
     places = np.array([(1.3, 1.3, 1.3), (-1.3, 1.3, 1.3), (1.0, 2.0, 0.5), (0.5, 1.4, 0.7), *zero])
     with jax.enable_x64(wide):
-        exact, found = (_outcomes(d, places, wide)[0] for d in (kernels.Relu(), kernels.from_nngp(_textbook_relu)))
+        exact, found = (_outcomes(d, places, wide)[0] for d in (kernels.ReLU(), kernels.from_nngp(_textbook_relu)))
     for a, b in zip(exact, found, strict=True):
         np.testing.assert_allclose(b[:4], a[:4], atol=tolerance, rtol=0)
         assert np.all(np.isfinite(b))

@@ -18,7 +18,7 @@ from hamlayers import kernels, lagrangians
 
 
 ERF = kernels.Erf()
-RELU = kernels.Relu()
+RELU = kernels.ReLU()
 erf, relu = kernels.elementwise(ERF), kernels.elementwise(RELU)
 dense, conv, serial, parallel = kernels.dense, kernels.conv, kernels.serial, kernels.parallel
 BOTH = ("nngp", "ntk")

@@ -222,7 +222,7 @@ def test_margins() -> None:
     [kernels.SquaredHinge(), kernels.SmoothedHinge(0.5), kernels.CrossEntropy(), kernels.MeanSquaredError()],
     ids=lambda loss: type(loss).__name__,
 )
-def test_curvature_bounds_the_second_derivative(loss: kernels.AbstractLoss) -> None:
+def test_curvature_bounds_the_second_derivative(loss: kernels.AbstractOutputLoss) -> None:
     rng = np.random.default_rng(0)
     hessian_of = jax.jit(jax.hessian(lambda f, y: loss(f, y)))
     for shape in ((5,), (5, 3)):

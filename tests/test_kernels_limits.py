@@ -33,7 +33,7 @@ def _gradients(of: Callable) -> np.ndarray:
 
 @pytest.mark.full
 def test_second_derivatives_at_full_correlation(x64: None) -> None:
-    exact = _gradients(kernels.Relu().derivative)
+    exact = _gradients(kernels.ReLU().derivative)
     # the quadrature is right to 1e-9; the limits are of polynomials through 8 points
     for dual, tolerance in (
         (from_function(jax.nn.relu, method="piecewise", kinks=[0.0]), 1e-9),

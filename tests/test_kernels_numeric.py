@@ -162,14 +162,14 @@ def test_kinks_are_found(fn: Callable, kinks: tuple[float, ...], x64: None) -> N
 
 
 LINEAR: dict[str, tuple[Callable, tuple[float, ...], type]] = {
-    "abs": (jnp.abs, (0.0,), kernels.ABRelu),
-    "leaky": (lambda x: jnp.where(x > 0, x, 0.1 * x), (0.0,), kernels.ABRelu),
-    "maximum": (lambda x: jnp.maximum(x, 0), (0.0,), kernels.ABRelu),
+    "abs": (jnp.abs, (0.0,), kernels.ABReLU),
+    "leaky": (lambda x: jnp.where(x > 0, x, 0.1 * x), (0.0,), kernels.ABReLU),
+    "maximum": (lambda x: jnp.maximum(x, 0), (0.0,), kernels.ABReLU),
     "raised": (lambda x: jnp.maximum(x, 0) + 0.2, (0.0,), kernels.HingeSum),
     "hard_tanh": (jax.nn.hard_tanh, (-1.0, 1.0), kernels.HingeSum),
     "clip": (lambda x: jnp.clip(1.7 * x + 0.3, -0.5, 2.0), (-0.8 / 1.7, 1.0), kernels.HingeSum),
     "soft_threshold": (soft_threshold, (-0.37, 0.37), kernels.HingeSum),
-    "line": (lambda x: 0.3 * x, (), kernels.ABRelu),
+    "line": (lambda x: 0.3 * x, (), kernels.ABReLU),
 }
 
 

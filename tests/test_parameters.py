@@ -95,7 +95,7 @@ PARAMETERS = [
             (kernels.Cosine, "abc"),
             (kernels.Exponential, "ab"),
             (kernels.Gaussian, "a"),
-            (kernels.LeakyRelu, ("slope",)),
+            (kernels.LeakyReLU, ("slope",)),
         )
         for name in names
     ),
@@ -106,8 +106,8 @@ PARAMETERS = [
     ),
     Parameter("Gaussian", "b", lambda v: kernels.Gaussian(b=v), low=0),
     Parameter("Rexp", "beta", kernels.Rexp, low=0),
-    Parameter("ABRelu", "a", lambda v: kernels.ABRelu(v, 1.0)),
-    Parameter("ABRelu", "b", lambda v: kernels.ABRelu(1.0, v)),
+    Parameter("ABReLU", "a", lambda v: kernels.ABReLU(v, 1.0)),
+    Parameter("ABReLU", "b", lambda v: kernels.ABReLU(1.0, v)),
     Parameter("Polynomial", "coefficients", kernels.Polynomial, (2,)),
     Parameter("HingeSum", "knots", lambda v: kernels.HingeSum(v, jnp.ones(2)), (2,)),
     Parameter("HingeSum", "weights", lambda v: kernels.HingeSum(jnp.ones(2), v), (2,)),

@@ -56,7 +56,13 @@ EXEMPT = {
         (
             *("hl.AbstractAcceleration", "hl.AbstractGradient", "hl.AbstractInputs", "hl.AbstractMethod"),
             *("lg.AbstractElementwise",),
-            *("lg.AbstractLagrangian", "sy.AbstractSynapse", "kn.AbstractDual", "kn.AbstractLoss", "kn.AbstractNet"),
+            *(
+                "lg.AbstractLagrangian",
+                "sy.AbstractSynapse",
+                "kn.AbstractDual",
+                "kn.AbstractOutputLoss",
+                "kn.AbstractNet",
+            ),
             *("kn.AbstractPredictor", "testing.LagrangianLike", "tr.AbstractCorruption", "tr.AbstractLoss"),
             "tr.AbstractConstraint",
         ),

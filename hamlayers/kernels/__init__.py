@@ -15,7 +15,7 @@ from ._architectures import (
     serial as serial,
 )
 from ._duals import (
-    ABRelu as ABRelu,
+    ABReLU as ABReLU,
     Abs as Abs,
     AbstractDual as AbstractDual,
     Cosine as Cosine,
@@ -25,12 +25,12 @@ from ._duals import (
     Gelu as Gelu,
     HingeSum as HingeSum,
     Identity as Identity,
-    LeakyRelu as LeakyRelu,
+    LeakyReLU as LeakyReLU,
     MeanDual as MeanDual,
     Monomial as Monomial,
     Polynomial as Polynomial,
     RectifiedPower as RectifiedPower,
-    Relu as Relu,
+    ReLU as ReLU,
     Rexp as Rexp,
     Sign as Sign,
     Sine as Sine,
@@ -49,7 +49,7 @@ from ._empirical import (
     taylor_expand as taylor_expand,
 )
 from ._training import (
-    AbstractLoss as AbstractLoss,
+    AbstractOutputLoss as AbstractOutputLoss,
     AbstractPredictor as AbstractPredictor,
     CrossEntropy as CrossEntropy,
     Ensemble as Ensemble,

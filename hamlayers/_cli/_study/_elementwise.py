@@ -45,7 +45,7 @@ ACTIVATIONS = {
     "erf": Activation(kernels.Erf, jax.lax.erf),
     "gelu": Activation(kernels.Gelu, lambda x: jax.nn.gelu(x, approximate=False)),
     "gelu (tanh)": Activation(kernels.Gelu, jax.nn.gelu),
-    "relu": Activation(kernels.Relu, jax.nn.relu),
+    "relu": Activation(kernels.ReLU, jax.nn.relu),
 }
 """The one named gelu (tanh) is what `jax.nn.gelu` computes by default; its closed form is that of the exact gelu."""
 

@@ -9,11 +9,11 @@ from ._jumps import Sign as Sign, Step as Step
 from ._mean import MeanDual as MeanDual
 from ._polynomial import Identity as Identity, Monomial as Monomial, Polynomial as Polynomial
 from ._rectified import (
-    ABRelu as ABRelu,
+    ABReLU as ABReLU,
     Abs as Abs,
-    LeakyRelu as LeakyRelu,
+    LeakyReLU as LeakyReLU,
     RectifiedPower as RectifiedPower,
-    Relu as Relu,
+    ReLU as ReLU,
 )
 from ._registry import dual as dual, register_dual as register_dual
 from ._rexp import Rexp as Rexp

@@ -11,7 +11,7 @@ from ._base import AbstractDual
 from ._hinges import HingeSum
 from ._panels import Samples
 from ._probe import Probe
-from ._rectified import ABRelu
+from ._rectified import ABReLU
 
 
 _ROUNDINGS = 64
@@ -71,7 +71,7 @@ class PiecewiseLinearDual(AbstractDual):
     """The dual of an activation that is continuous and piecewise linear; made by `from_function`.
 
     The expectations are those of [`HingeSum`][hamlayers.kernels.HingeSum], or of
-    [`ABRelu`][hamlayers.kernels.ABRelu] if the only kink is at 0, where the function is 0. The activation is the
+    [`ABReLU`][hamlayers.kernels.ABReLU] if the only kink is at 0, where the function is 0. The activation is the
     function itself.
     """
 
@@ -81,13 +81,13 @@ class PiecewiseLinearDual(AbstractDual):
     method: str = eqx.field(static=True, default="hinges")
 
     @property
-    def inner(self) -> ABRelu | HingeSum:
+    def inner(self) -> ABReLU | HingeSum:
         """The closed form."""
         knots, weights = self.rule.knots or (0.0,), self.rule.weights or (0.0,)
         slope, offset = self.rule.slope, self.rule.offset
         with jax.ensure_compile_time_eval():  # the numbers are checked here, not in compiled code
             if knots == (0.0,) and offset == 0:
-                return ABRelu(slope, slope + weights[0])
+                return ABReLU(slope, slope + weights[0])
             return HingeSum(knots, weights, slope=slope, offset=offset)
 
     @property

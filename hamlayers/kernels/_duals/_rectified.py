@@ -143,7 +143,7 @@ class RectifiedPower(AbstractDual):
 
 
 @final
-class Relu(AbstractDual):
+class ReLU(AbstractDual):
     """`phi(x) = max(x, 0)`.
 
     With `cos(theta) = c / sqrt(v1 v2)`: `E[phi phi] = sqrt(v1 v2) (sin(theta) + (pi - theta) cos(theta)) / (2 pi)` and
@@ -171,10 +171,10 @@ class Relu(AbstractDual):
 
 
 @final
-class ABRelu(AbstractDual):
+class ABReLU(AbstractDual):
     """`phi(x) = a min(x, 0) + b max(x, 0)`: any two slopes.
 
-    With `K` and `K'` the two expectations of [`Relu`][hamlayers.kernels.Relu]: `E[phi phi] = (b - a)^2 K + a b c` and
+    With `K` and `K'` the two expectations of [`ReLU`][hamlayers.kernels.ReLU]: `E[phi phi] = (b - a)^2 K + a b c` and
     `E[phi' phi'] = (b - a)^2 K' + a b`. The derivative at 0 counts as `(a + b) / 2`.
 
     **Arguments:**
@@ -190,8 +190,8 @@ class ABRelu(AbstractDual):
     b: Scalar
 
     def __init__(self, a: ScalarLike, b: ScalarLike):
-        self.a = as_scalar("ABRelu", "a", a)
-        self.b = as_scalar("ABRelu", "b", b)
+        self.a = as_scalar("ABReLU", "a", a)
+        self.b = as_scalar("ABReLU", "b", b)
 
     def _both(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         return self.a.astype(x.dtype), self.b.astype(x.dtype)
@@ -218,8 +218,8 @@ class ABRelu(AbstractDual):
 
 
 @final
-class LeakyRelu(AbstractDual):
-    """`phi(x) = max(x, 0) + slope min(x, 0)`: [`ABRelu`][hamlayers.kernels.ABRelu] with `a = slope` and `b = 1`.
+class LeakyReLU(AbstractDual):
+    """`phi(x) = max(x, 0) + slope min(x, 0)`: [`ABReLU`][hamlayers.kernels.ABReLU] with `a = slope` and `b = 1`.
 
     **Arguments:**
 
@@ -227,13 +227,13 @@ class LeakyRelu(AbstractDual):
 
     - **Raises**: `ValueError` unless it is a finite scalar; `TypeError` for what is not a number.
     - **Error**: a few units in the last place of the larger term.
-    - **Source**: as [`ABRelu`][hamlayers.kernels.ABRelu].
+    - **Source**: as [`ABReLU`][hamlayers.kernels.ABReLU].
     """
 
     slope: Scalar
 
     def __init__(self, slope: ScalarLike = 0.01):
-        self.slope = as_scalar("LeakyRelu", "slope", slope)
+        self.slope = as_scalar("LeakyReLU", "slope", slope)
 
     def activation(self, x: FloatArray) -> FloatArray:
         """`max(x, 0) + slope min(x, 0)`, elementwise."""
@@ -264,7 +264,7 @@ class Abs(AbstractDual):
     `E[phi' phi'] = 2 / pi alpha`. The derivative at 0 counts as 0.
 
     - **Error**: a few units in the last place.
-    - **Source**: as [`ABRelu`][hamlayers.kernels.ABRelu], with `a = -1` and `b = 1`.
+    - **Source**: as [`ABReLU`][hamlayers.kernels.ABReLU], with `a = -1` and `b = 1`.
     """
 
     def activation(self, x: FloatArray) -> FloatArray:

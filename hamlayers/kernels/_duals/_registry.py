@@ -15,7 +15,7 @@ from ._hinges import HingeSum
 from ._jumps import Sign
 from ._mean import MeanDual
 from ._polynomial import Identity, Monomial
-from ._rectified import Abs, LeakyRelu, RectifiedPower, Relu
+from ._rectified import Abs, LeakyReLU, RectifiedPower, ReLU
 from ._rexp import Rexp
 from ._smooth import Cosine, Exponential, Gelu, Sine
 
@@ -69,7 +69,7 @@ def _grouped(lagrangian: lagrangians.Grouped) -> AbstractDual:
 # The one mutable state of this package: what `register_dual` adds to is meant to be shared by all of a program.
 _TYPES: dict[type, Make] = {
     lagrangians.Identity: lambda _: Identity(),
-    lagrangians.ReLU: lambda _: Relu(),
+    lagrangians.ReLU: lambda _: ReLU(),
     lagrangians.RePU: _repu,
     lagrangians.Exp: lambda lagrangian: Exponential(1.0, lagrangian.beta),
     lagrangians.Rexp: lambda lagrangian: Rexp(lagrangian.beta),
@@ -80,8 +80,8 @@ _TYPES: dict[type, Make] = {
     lagrangians.Grouped: _grouped,
 }
 _FUNCTIONS: dict[Callable, Make] = {
-    jax.nn.relu: lambda _: Relu(),
-    jax.nn.leaky_relu: lambda _: LeakyRelu(),
+    jax.nn.relu: lambda _: ReLU(),
+    jax.nn.leaky_relu: lambda _: LeakyReLU(),
     jax.nn.identity: lambda _: Identity(),
     jax.lax.erf: lambda _: Erf(),
     jax.scipy.special.erf: lambda _: Erf(),

@@ -10,7 +10,7 @@ from ._gaussian_process import (
     gp_posterior as gp_posterior,
 )
 from ._losses import (
-    AbstractLoss as AbstractLoss,
+    AbstractOutputLoss as AbstractOutputLoss,
     CrossEntropy as CrossEntropy,
     Margins as Margins,
     MeanSquaredError as MeanSquaredError,

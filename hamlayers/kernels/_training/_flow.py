@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from ..._typing import FloatArray, FloatLike, Scalar
 from ._data import AbstractPredictor, Times, TrainingData, as_times, known, narrowed, starts
-from ._losses import AbstractLoss
+from ._losses import AbstractOutputLoss
 from ._stabilised import RungeKuttaLegendre
 
 
@@ -165,7 +165,7 @@ def _flow(flow: LossDescent, times: FloatArray, start: FloatArray) -> tuple:
     data, options = flow.data, flow.options
     solver = options.solver
     if solver is None:
-        stiff = isinstance(flow.loss, AbstractLoss) and data.momentum is None
+        stiff = isinstance(flow.loss, AbstractOutputLoss) and data.momentum is None
         solver = RungeKuttaLegendre(_rate) if stiff else diffrax.Tsit5()
     order = jnp.argsort(times)
     sorted_times = times[order]

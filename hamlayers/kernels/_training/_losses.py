@@ -14,7 +14,7 @@ from ..._typing import FloatArray, Scalar, ScalarLike
 from ._data import as_known_array, known, same_dtype
 
 
-class AbstractLoss(eqx.Module):
+class AbstractOutputLoss(eqx.Module):
     """A convex loss of the outputs of all training points, normalised as a mean.
 
     **To write one**, subclass this, mark the class `typing.final`, and give `__call__`, `curvature` and
@@ -36,7 +36,7 @@ class AbstractLoss(eqx.Module):
 
 
 @final
-class MeanSquaredError(AbstractLoss):
+class MeanSquaredError(AbstractOutputLoss):
     """`mean((f - y)^2) / 2` over all entries."""
 
     def __call__(self, f: FloatArray, y: FloatArray) -> Scalar:
@@ -52,7 +52,7 @@ class MeanSquaredError(AbstractLoss):
 
 
 @final
-class SquaredHinge(AbstractLoss):
+class SquaredHinge(AbstractOutputLoss):
     """`mean(max(0, margin - f y)^2) / 2` over all entries; labels -1 and 1. The loss of the jamming literature.
 
     - **Source**: the quadratic hinge of Geiger et al., arXiv:1809.09349, and Spigler et al., arXiv:1810.09665. The
@@ -78,7 +78,7 @@ class SquaredHinge(AbstractLoss):
 
 
 @final
-class SmoothedHinge(AbstractLoss):
+class SmoothedHinge(AbstractOutputLoss):
     """`mean(h(margin - f y))` over all entries, labels -1 and 1: the hinge with a rounded corner.
 
     `h(r) = 0` for `r <= 0`, `r^2 / (2 smoothing)` up to `r = smoothing`, and `r - smoothing / 2` beyond. The exact
@@ -112,7 +112,7 @@ class SmoothedHinge(AbstractLoss):
 
 
 @final
-class CrossEntropy(AbstractLoss):
+class CrossEntropy(AbstractOutputLoss):
     """Logistic loss for one output, softmax cross-entropy for several; the mean over training points.
 
     - `f` of shape `(n,)` or `(n, 1)`: `mean log(1 + exp(-f y))`, labels -1 and 1.

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from ..._typing import FloatArray, FloatLike, Scalar
 from ._data import AbstractPredictor, Times, as_known_array, at_once, same_dtype
 from ._flow import LossDescent, Trained
-from ._losses import AbstractLoss, MeanSquaredError
+from ._losses import AbstractOutputLoss, MeanSquaredError
 
 
 @final
@@ -55,16 +55,16 @@ def as_matrix(
     return kernel.transpose(0, 2, 1, 3).reshape(n * outputs, m * outputs)
 
 
-def loss_of_rows(loss: AbstractLoss | Callable, outputs: int) -> AbstractLoss | Callable:
+def loss_of_rows(loss: AbstractOutputLoss | Callable, outputs: int) -> AbstractOutputLoss | Callable:
     """The same loss of the outputs of all points in a row."""
     if isinstance(loss, MeanSquaredError):
         return loss  # the mean is over all entries
-    return _LossOfRows(loss, outputs) if isinstance(loss, AbstractLoss) else _FunctionOfRows(loss, outputs)
+    return _LossOfRows(loss, outputs) if isinstance(loss, AbstractOutputLoss) else _FunctionOfRows(loss, outputs)
 
 
 @final
-class _LossOfRows(AbstractLoss):
-    loss: AbstractLoss
+class _LossOfRows(AbstractOutputLoss):
+    loss: AbstractOutputLoss
     outputs: int = eqx.field(static=True)
 
     def __call__(self, f: FloatArray, y: FloatArray) -> Scalar:

@@ -25,7 +25,7 @@ from ._data import (
     widened,
 )
 from ._flow import FlowOptions, LossDescent
-from ._losses import AbstractLoss, CrossEntropy, MeanSquaredError, SmoothedHinge, SquaredHinge
+from ._losses import AbstractOutputLoss, CrossEntropy, MeanSquaredError, SmoothedHinge, SquaredHinge
 from ._per_output import PerOutputDescent, as_matrix, flatten_outputs, loss_of_rows
 from ._spectral import SquaredErrorDescent, eigenbasis
 
@@ -36,7 +36,7 @@ OWNER = "gradient_descent"
 def gradient_descent(
     k_train_train: FloatLike,
     y_train: FloatLike,
-    loss: str | AbstractLoss | Callable = "mse",
+    loss: str | AbstractOutputLoss | Callable = "mse",
     k_test_train: FloatLike | None = None,
     *,
     learning_rate: ScalarLike = 1.0,
@@ -128,7 +128,7 @@ def gradient_descent(
         return PerOutputDescent(inner, flat.outputs)
     kernel = as_kernel(OWNER, "k_train_train", k_train_train)
     targets = as_targets(OWNER, y_train, kernel)
-    if isinstance(chosen, AbstractLoss):
+    if isinstance(chosen, AbstractOutputLoss):
         chosen.check_targets(targets)
     test = None if k_test_train is None else as_test_kernel(OWNER, "k_test_train", k_test_train, kernel)
     squared, steps = isinstance(chosen, MeanSquaredError), as_flag(OWNER, "discrete", discrete)
@@ -150,7 +150,7 @@ def gradient_descent(
         _check_loss(chosen, targets)
         eigenvalues, eigenvectors = eigenbasis(data.kernel)
         eigenvalues = check_eigenvalues(OWNER, "k_train_train", eigenvalues, dtype)
-        if steps and isinstance(chosen, AbstractLoss):
+        if steps and isinstance(chosen, AbstractOutputLoss):
             check_stability(data, eigenvalues[-1], chosen.curvature(targets))
         if squared:
             return SquaredErrorDescent(data, eigenvalues, eigenvectors)
@@ -158,7 +158,7 @@ def gradient_descent(
 
 
 def max_learning_rate(
-    k_train_train: FloatLike, *, outputs: int = 1, momentum: float = 0.0, loss: str | AbstractLoss = "mse"
+    k_train_train: FloatLike, *, outputs: int = 1, momentum: float = 0.0, loss: str | AbstractOutputLoss = "mse"
 ) -> Scalar:
     """The largest learning rate at which `gradient_descent(..., discrete=True)` is stable.
 
@@ -170,7 +170,7 @@ def max_learning_rate(
     - **Source**: Lee et al., arXiv:1902.06720, section 2; for the heavy ball, Polyak (1964).
     """
     owner, chosen = "max_learning_rate", _as_loss(loss)
-    if not isinstance(chosen, AbstractLoss):
+    if not isinstance(chosen, AbstractOutputLoss):
         raise TypeError(f"{owner}: `loss` must be a name or a loss of this package, got {chosen!r}.")
     if np.ndim(k_train_train) == 4:
         full = as_known_array(owner, "k_train_train", k_train_train)
@@ -188,7 +188,7 @@ def max_learning_rate(
         return 2 * (1 + inertia) / (largest * chosen.curvature(jnp.zeros(shape, kernel.dtype)))
 
 
-def _as_loss(loss: Any) -> AbstractLoss | Callable:
+def _as_loss(loss: Any) -> AbstractOutputLoss | Callable:
     named = {
         "mse": MeanSquaredError,
         "squared_hinge": SquaredHinge,
