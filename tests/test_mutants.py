@@ -286,8 +286,8 @@ class _Misregistered(_Synapse):
 
 
 @sy.terms.register(_Misregistered)
-def _twice(synapse: _Misregistered, shapes: tuple[tuple[int, ...], ...]) -> sy.Terms:
-    return sy.Terms((sy.Product((0, 1), 2 * np.asarray(synapse.weight, np.float64)),))
+def _twice(synapse: _Misregistered, shapes: tuple[tuple[int, ...], ...]) -> sy.Decomposition:
+    return sy.Decomposition((sy.Product((0, 1), 2 * np.asarray(synapse.weight, np.float64)),))
 
 
 def _synapse(call: Method) -> Any:

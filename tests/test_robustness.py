@@ -51,7 +51,7 @@ EXEMPT = {
         ),
         "a result, which users read and do not make",
     ),
-    **dict.fromkeys(("sy.Hidden", "sy.Product", "sy.Terms"), "plain data, of what a user registers"),
+    **dict.fromkeys(("sy.Hidden", "sy.Product", "sy.Decomposition"), "plain data, of what a user registers"),
     **dict.fromkeys(
         (
             *("hl.AbstractAcceleration", "hl.AbstractGradient", "hl.AbstractInputs", "hl.AbstractMethod"),

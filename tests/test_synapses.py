@@ -358,11 +358,11 @@ class Triple(sy.AbstractSynapse):
 
 
 @sy.terms.register(Triple)
-def _of_triple(synapse: Triple, shapes: tuple[tuple[int, ...], ...]) -> sy.Terms:
+def _of_triple(synapse: Triple, shapes: tuple[tuple[int, ...], ...]) -> sy.Decomposition:
     i = np.arange(synapse.weight.size)
     cube = np.zeros((i.size,) * 3)
     cube[i, i, i] = synapse.weight
-    return sy.Terms((sy.Product((0, 1, 2), cube),))
+    return sy.Decomposition((sy.Product((0, 1, 2), cube),))
 
 
 def test_a_registered_synapse_gets_the_certificate_it_deserves() -> None:
@@ -399,9 +399,9 @@ class Recalling(sy.AbstractSynapse):
 
 
 @sy.terms.register(Recalling)
-def _of_recalling(synapse: Recalling, shapes: tuple[tuple[int, ...], ...]) -> sy.Terms:
+def _of_recalling(synapse: Recalling, shapes: tuple[tuple[int, ...], ...]) -> sy.Decomposition:
     weights = tuple(np.asarray(w, np.float64) for w in (synapse.first, synapse.second))
-    return sy.Terms(hidden=(sy.Hidden(lg.Softmax(), (len(weights[0]),), (0, 1), weights),))
+    return sy.Decomposition(hidden=(sy.Hidden(lg.Softmax(), (len(weights[0]),), (0, 1), weights),))
 
 
 def test_a_hidden_layer_between_two_layers_is_certified() -> None:
@@ -429,16 +429,24 @@ def _of_registered(synapse: Registered, shapes: tuple[tuple[int, ...], ...]) -> 
 @pytest.mark.parametrize(
     ("told", "error", "words"),
     [
-        (lambda: 3, TypeError, "give a Terms or None, got 3"),
-        (lambda: sy.Terms((sy.Product((0, 3), np.ones((2, 2))),)), ValueError, "`arguments` from 0 to 2, got"),
-        (lambda: sy.Terms((sy.Product((), np.ones(())),)), ValueError, "`arguments` from 0 to 2, got"),
-        (lambda: sy.Terms((sy.Product((0, 1), np.ones((2, 3))),)), ValueError, r"shape \(2, 2\) here, got \(2, 3\)"),
+        (lambda: 3, TypeError, "give a Decomposition or None, got 3"),
+        (lambda: sy.Decomposition((sy.Product((0, 3), np.ones((2, 2))),)), ValueError, "`arguments` from 0 to 2, got"),
+        (lambda: sy.Decomposition((sy.Product((), np.ones(())),)), ValueError, "`arguments` from 0 to 2, got"),
         (
-            lambda: sy.Terms(hidden=(sy.Hidden(lg.ReLU(), (4,), (1,), (np.ones((4, 3)),)),)),
+            lambda: sy.Decomposition((sy.Product((0, 1), np.ones((2, 3))),)),
+            ValueError,
+            r"shape \(2, 2\) here, got \(2, 3\)",
+        ),
+        (
+            lambda: sy.Decomposition(hidden=(sy.Hidden(lg.ReLU(), (4,), (1,), (np.ones((4, 3)),)),)),
             ValueError,
             r"shape \(4, 2\) here, got \(4, 3\)",
         ),
-        (lambda: sy.Terms(hidden=(sy.Hidden(lg.ReLU(), (4,), (1,), ()),)), ValueError, "one of `weights` for each"),
+        (
+            lambda: sy.Decomposition(hidden=(sy.Hidden(lg.ReLU(), (4,), (1,), ()),)),
+            ValueError,
+            "one of `weights` for each",
+        ),
     ],
 )
 def test_terms_that_do_not_fit_are_refused(told: Any, error: type[Exception], words: str) -> None:

@@ -32,7 +32,7 @@ class Exact(NamedTuple):
 
 
 @final
-class _Problem(NamedTuple):
+class _Form(NamedTuple):
     """`Q`, `b` and `lam` in the signs of the cone, and which neurons have two sides."""
 
     matrix: Rows
@@ -56,14 +56,14 @@ def decide_exactly(
     """Whether a form of neurons with conjugates `g^2 / 2 + lam |g|` is bounded below; `None` if that is not decided."""
     if neurons.size > LARGEST or not _is_pure(normal, neurons):
         return None
-    problem = _problem(normal, neurons, signs, free)
-    basis = null_space(problem.matrix)
+    form = _form(normal, neurons, signs, free)
+    basis = null_space(form.matrix)
     if basis is None:
         return None
-    if not basis or _nothing_falls(problem, basis):
+    if not basis or _nothing_falls(form, basis):
         return Exact(())
     directions = []
-    for z in _falling(problem, basis):
+    for z in _falling(form, basis):
         u = np.zeros(normal.size)
         u[neurons] = [float(a) * sign for a, sign in zip(z, signs, strict=True)]
         directions.append(u)
@@ -88,7 +88,7 @@ def _is_pure(normal: Normal, neurons: Int[np.ndarray, "n"]) -> bool:
     return True
 
 
-def _problem(normal: Normal, neurons: Any, signs: Any, free: Bool[np.ndarray, "n"]) -> _Problem:
+def _form(normal: Normal, neurons: Any, signs: Any, free: Bool[np.ndarray, "n"]) -> _Form:
     n, half = neurons.size, Fraction(1, 2)
     place = {int(neuron): k for k, neuron in enumerate(neurons)}
     turned = [int(sign) for sign in signs]
@@ -104,7 +104,7 @@ def _problem(normal: Normal, neurons: Any, signs: Any, free: Bool[np.ndarray, "n
                     matrix[j][i] -= part
     linear = normal.over_neurons("linear")[neurons]
     threshold = np.concatenate([np.full(block.size, _threshold(block)) for block in normal.blocks])[neurons]
-    return _Problem(
+    return _Form(
         matrix,
         [Fraction(float(a)) * sign for a, sign in zip(linear, turned, strict=True)],
         [Fraction(float(lam)) for lam in threshold],
@@ -116,36 +116,36 @@ def _threshold(block: Block) -> float:
     return float(block.lagrangian.lam) if isinstance(block.lagrangian, SoftThreshold) else 0.0
 
 
-def _nothing_falls(problem: _Problem, basis: Rows) -> bool:
+def _nothing_falls(form: _Form, basis: Rows) -> bool:
     """Whether the linear part is proven to fall along no null vector of the cone."""
-    if _is_certificate(problem, [Fraction(0)] * len(problem.linear)):
+    if _is_certificate(form, [Fraction(0)] * len(form.linear)):
         return True
     # the linear part is zero along all null vectors, which then need not be looked at one by one
-    if all(sum((b * a for b, a in zip(problem.linear, z, strict=True)), Fraction(0)) == 0 for z in basis):
+    if all(sum((b * a for b, a in zip(form.linear, z, strict=True)), Fraction(0)) == 0 for z in basis):
         return True
     # a combination of null vectors that share no neuron is in the cone only if each of them is
-    apart = all(sum(z[k] != 0 for z in basis) <= 1 for k in range(len(problem.linear)))
-    if apart and not list(_turned(problem, basis)):
+    apart = all(sum(z[k] != 0 for z in basis) <= 1 for k in range(len(form.linear)))
+    if apart and not list(_turned(form, basis)):
         return True
-    y = _dual(problem)
-    return y is not None and _is_certificate(problem, y)
+    y = _dual(form)
+    return y is not None and _is_certificate(form, y)
 
 
-def _is_certificate(problem: _Problem, y: Sequence[Fraction]) -> bool:
+def _is_certificate(form: _Form, y: Sequence[Fraction]) -> bool:
     """Whether `b + Q y` is within the thresholds."""
-    for row, b, lam, free in zip(problem.matrix, problem.linear, problem.threshold, problem.free, strict=True):
+    for row, b, lam, free in zip(form.matrix, form.linear, form.threshold, form.free, strict=True):
         value = b + sum((q * a for q, a in zip(row, y, strict=True) if q and a), Fraction(0))
         if value < -lam or free and value > lam:
             return False
     return True
 
 
-def _dual(problem: _Problem) -> Vector | None:
+def _dual(form: _Form) -> Vector | None:
     """A `y` that makes `b + Q y` as far within the thresholds as possible, and exactly 0 where these are."""
     import scipy.optimize  # imported when used: it is slow to import
 
-    q, b, lam = (np.array(each, float) for each in (problem.matrix, problem.linear, problem.threshold))
-    n, free = len(b), problem.free
+    q, b, lam = (np.array(each, float) for each in (form.matrix, form.linear, form.threshold))
+    n, free = len(b), form.free
     tight = free & (lam == 0)
     ones = np.ones((n, 1))
     rows = [np.hstack([-q, ones])[~tight], np.hstack([q, ones])[free & ~tight]]
@@ -162,11 +162,8 @@ def _dual(problem: _Problem) -> Vector | None:
         return None
     y = [Fraction(float(value)).limit_denominator(2**40) for value in found.x[:n]]
     chosen = np.flatnonzero(tight).tolist()
-    left = [
-        -problem.linear[i] - sum((q * a for q, a in zip(problem.matrix[i], y, strict=True)), Fraction(0))
-        for i in chosen
-    ]
-    change = solve([[problem.matrix[i][j] for j in chosen] for i in chosen], left)
+    left = [-form.linear[i] - sum((q * a for q, a in zip(form.matrix[i], y, strict=True)), Fraction(0)) for i in chosen]
+    change = solve([[form.matrix[i][j] for j in chosen] for i in chosen], left)
     if change is None:
         return None
     for i, delta in zip(chosen, change, strict=True):
@@ -174,34 +171,34 @@ def _dual(problem: _Problem) -> Vector | None:
     return y
 
 
-def _turned(problem: _Problem, basis: Rows) -> Iterator[Vector]:
+def _turned(form: _Form, basis: Rows) -> Iterator[Vector]:
     """The null vectors, in either direction, that the cone holds and along which the linear part falls."""
     for z in basis:
         for way in (1, -1):
             turned = [way * a for a in z]
-            if problem.holds(turned) and problem.slope(turned) < 0:
+            if form.holds(turned) and form.slope(turned) < 0:
                 yield turned
 
 
-def _falling(problem: _Problem, basis: Rows) -> Iterator[Vector]:
+def _falling(form: _Form, basis: Rows) -> Iterator[Vector]:
     """Null vectors of the cone along which the linear part falls: of the basis, or the best combination, rounded."""
-    yield from _turned(problem, basis)
+    yield from _turned(form, basis)
     import scipy.optimize  # imported when used: it is slow to import
 
     z = np.array(basis, float).T
-    b, lam = (np.array(each, float) for each in (problem.linear, problem.threshold))
+    b, lam = (np.array(each, float) for each in (form.linear, form.threshold))
     n, k = z.shape
     eye = np.eye(n)
     found = scipy.optimize.linprog(
         np.r_[z.T @ b, lam],
-        A_ub=np.vstack([np.hstack([z, -eye]), np.hstack([-z, -eye]), np.hstack([-z, 0 * eye])[~problem.free]]),
-        b_ub=np.zeros(2 * n + int(np.sum(~problem.free))),
+        A_ub=np.vstack([np.hstack([z, -eye]), np.hstack([-z, -eye]), np.hstack([-z, 0 * eye])[~form.free]]),
+        b_ub=np.zeros(2 * n + int(np.sum(~form.free))),
         bounds=[(-1.0, 1.0)] * k + [(0, None)] * n,
     )
     if found.status == 0 and found.fun < 0:
         shares = [Fraction(float(a)).limit_denominator(1024) for a in found.x[:k]]
         combined = [sum((s * row[i] for s, row in zip(shares, basis, strict=True)), Fraction(0)) for i in range(n)]
-        if problem.holds(combined) and problem.slope(combined) < 0:
+        if form.holds(combined) and form.slope(combined) < 0:
             yield combined
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from .._network import HAM
 from ..lagrangians import AbstractLagrangian, FromActivation
-from ..synapses import Terms
+from ..synapses import Decomposition
 from ._bounds import Bounds
 from ._functions import Form, least_value, quadratic_form
 from ._growth import Growth, growth
@@ -146,7 +146,9 @@ def normal_form(network: HAM, doubts: dict[str, str]) -> Normal:
     return Normal(tuple(blocks), tuple(monomials), functions, unknown)
 
 
-def _monomials(known: Terms, blocks: list[Block], places: tuple[int, ...], label: str, doubt: str) -> Iterator[Term]:
+def _monomials(
+    known: Decomposition, blocks: list[Block], places: tuple[int, ...], label: str, doubt: str
+) -> Iterator[Term]:
     """Terms of two factors and more; what is linear, and hidden layers, are added to the blocks."""
     for product in known.products:
         if len(product.arguments) == 1:

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from .._network import HAM, Connection
-from ..synapses import Terms, terms
+from ..synapses import Decomposition, terms
 
 
-def terms_of(network: HAM, connection: Connection) -> Terms | None:
+def terms_of(network: HAM, connection: Connection) -> Decomposition | None:
     """[`hamlayers.synapses.terms`][] of a connection, `None` where nothing is known.
 
-    **Raises:** `TypeError` for what is not a `Terms`; `ValueError` for arguments that the synapse has not, and weights
-    whose shapes are not those of the layers.
+    **Raises:** `TypeError` for what is not a `Decomposition`; `ValueError` for arguments that the synapse has not, and
+    weights whose shapes are not those of the layers.
     """
     members, name = connection
     synapse, shapes = network.synapses[name], tuple(network.layers[member].shape for member in members)
@@ -21,8 +21,8 @@ def terms_of(network: HAM, connection: Connection) -> Terms | None:
     if known is None:
         return None
     owner = f"certify: `terms` of {type(synapse).__name__}"
-    if not isinstance(known, Terms):
-        raise TypeError(f"{owner} must give a Terms or None, got {known!r}.")
+    if not isinstance(known, Decomposition):
+        raise TypeError(f"{owner} must give a Decomposition or None, got {known!r}.")
     sizes = [math.prod(shape) for shape in shapes]
     for product in known.products:
         _check(owner, product.arguments, len(sizes))

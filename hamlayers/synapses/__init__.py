@@ -3,4 +3,4 @@
 from ._base import AbstractSynapse as AbstractSynapse, bends_of as bends_of, curvature_of as curvature_of
 from ._dense import Bias as Bias, Dense as Dense
 from ._memory import Memory as Memory
-from ._terms import Hidden as Hidden, Product as Product, Terms as Terms, terms as terms
+from ._terms import Decomposition as Decomposition, Hidden as Hidden, Product as Product, terms as terms

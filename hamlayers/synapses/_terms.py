@@ -44,7 +44,7 @@ class Hidden(NamedTuple):
 
 
 @final
-class Terms(NamedTuple):
+class Decomposition(NamedTuple):
     """A synapse as a sum of terms, in double precision.
 
     **Attributes:**
@@ -58,12 +58,13 @@ class Terms(NamedTuple):
 
 
 @functools.singledispatch
-def terms(synapse: Any, shapes: tuple[tuple[int, ...], ...]) -> Terms | None:
-    """What a synapse is made of, for activations of the given shapes: [`hamlayers.synapses.Terms`][], or `None`.
+def terms(synapse: Any, shapes: tuple[tuple[int, ...], ...]) -> Decomposition | None:
+    """What a synapse is made of, for activations of the given shapes, where that is known.
 
-    [`hamlayers.certify`][] proves what it can from these. For a class of your own register a function of the synapse
-    and the shapes, `@synapses.terms.register(MySynapse)`; what is registered is believed. Without one the program of
-    the synapse is read, which is enough for quadratic forms and for functions that have a lower bound.
+    It is a [`hamlayers.synapses.Decomposition`][] or `None`; [`hamlayers.certify`][] proves what it can
+    from these. For a class of your own register a function of the synapse and the shapes,
+    `@synapses.terms.register(MySynapse)`; what is registered is believed. Without one the program of the synapse is
+    read, which is enough for quadratic forms and for functions that have a lower bound.
 
     **Arguments:**
 
@@ -74,17 +75,17 @@ def terms(synapse: Any, shapes: tuple[tuple[int, ...], ...]) -> Terms | None:
 
 
 @terms.register(Dense)
-def _of_dense(synapse: Dense, shapes: tuple[tuple[int, ...], ...]) -> Terms:
-    return Terms((Product(tuple(range(synapse.weight.ndim)), np.asarray(synapse.weight, np.float64)),))
+def _of_dense(synapse: Dense, shapes: tuple[tuple[int, ...], ...]) -> Decomposition:
+    return Decomposition((Product(tuple(range(synapse.weight.ndim)), np.asarray(synapse.weight, np.float64)),))
 
 
 @terms.register(Bias)
-def _of_bias(synapse: Bias, shapes: tuple[tuple[int, ...], ...]) -> Terms:
-    return Terms((Product((0,), np.broadcast_to(np.asarray(synapse.bias, np.float64), shapes[0]).ravel()),))
+def _of_bias(synapse: Bias, shapes: tuple[tuple[int, ...], ...]) -> Decomposition:
+    return Decomposition((Product((0,), np.broadcast_to(np.asarray(synapse.bias, np.float64), shapes[0]).ravel()),))
 
 
 @terms.register(Memory)
-def _of_memory(synapse: Memory, shapes: tuple[tuple[int, ...], ...]) -> Terms:
+def _of_memory(synapse: Memory, shapes: tuple[tuple[int, ...], ...]) -> Decomposition:
     patterns = np.asarray(synapse.patterns, np.float64)
     weights = (patterns.reshape(len(patterns), -1),)
-    return Terms(hidden=(Hidden(synapse.lagrangian, (len(patterns),), (0,), weights),))
+    return Decomposition(hidden=(Hidden(synapse.lagrangian, (len(patterns),), (0,), weights),))

@@ -243,7 +243,7 @@ def _curvature(bend: Curvature, found: Any, blocks: np.ndarray, scale: float, ro
             yield Comparison("curvature", statement, largest, 0.0, size * rounding, "n times rounding", "at most")
 
 
-def _sum_of(known: sy.Terms, g: list[np.ndarray]) -> float:
+def _sum_of(known: sy.Decomposition, g: list[np.ndarray]) -> float:
     """The energy that the terms of a synapse add up to."""
     flat = [a.reshape(-1) for a in g]
     total = 0.0

@@ -93,9 +93,9 @@ class Recipe:
 def recipe_of(*trees: PyTree, before: Recipe | None = None) -> tuple[Recipe, Leaves]:
     """Some trees in two parts: what is compiled, and the arrays that a program is given.
 
-    A run does so once. (`equinox.filter_jit` would in every call, which takes several times as long as a step of a small
-    network itself.) The recipe is the one `before` unless they have changed since: within a run, what cannot be looked
-    into is taken to stay as it is.
+    A run does so once. (`equinox.filter_jit` would in every call, which takes several times as long as a step of a
+    small network itself.) The recipe is the one `before` unless they have changed since: within a run, what cannot be
+    looked into is taken to stay as it is.
     """
     arrays, rest = eqx.partition(trees, lambda leaf: isinstance(leaf, (jax.Array, np.ndarray)))
     constants, structure = jax.tree.flatten(arrays)
