@@ -277,11 +277,11 @@ def settling() -> None:
 
 
 METHODS = {
-    "Synchronous()": hl.Synchronous(),
-    "Euler(0.1)": hl.Euler(0.1),
-    "Euler(0.5)": hl.Euler(0.5),
+    "Synchronous()": hl.methods.Synchronous(),
+    "Euler(0.1)": hl.methods.Euler(0.1),
+    "Euler(0.5)": hl.methods.Euler(0.5),
     "BlockDescent(None)": hl.BlockDescent(None),
-    "BlockDescent(Anderson())": hl.BlockDescent(hl.Anderson()),
+    "BlockDescent(Anderson())": hl.BlockDescent(hl.methods.Anderson()),
     "BlockDescent()": hl.BlockDescent(),
 }
 LENGTHS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 90, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048)

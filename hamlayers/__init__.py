@@ -7,26 +7,36 @@ from ._version import VERSION as __version__  # noqa: F401
 
 
 def __getattr__(name: str) -> _Any:
-    """Import what the library consists of, jax and all, at the first use of one of its names (PEP 562).
+    """Import a public name, and jax with it, when it is first used (PEP 562).
 
     So `import hamlayers` takes no time, and the command line can set itself up before anything that does. What the
-    names are is written in `_public.py`, for type checkers too.
+    names are, and where they come from, is stated once, in the stub beside this file, which type checkers read too.
     """
     if name == "__all__":  # of `from hamlayers import *`
-        _import_all()
-        return [known for known in globals() if not known.startswith("_")]
-    if not name.startswith("_"):
-        _import_all()
-        if name in globals():
-            return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return sorted(_places())
+    place = None if name.startswith("_") else _places().get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _importlib.import_module(place, __name__)
+    thing = module if place == f".{name}" else getattr(module, name)
+    globals()[name] = thing  # so that this is asked once
+    return thing
 
 
 def __dir__() -> list[str]:
-    _import_all()
-    return sorted(globals())
+    return sorted({*globals(), *_places()})
 
 
-def _import_all() -> None:
-    public = vars(_importlib.import_module("._public", __name__))
-    globals().update({name: thing for name, thing in public.items() if not name.startswith("_")})
+def _places() -> dict[str, str]:
+    """The module that each public name comes from."""
+    import ast
+    from pathlib import Path
+
+    stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    return {
+        alias.name: f".{node.module or alias.name}"
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname == alias.name
+    }

@@ -87,7 +87,9 @@ for row, title in zip(rows, ("asked", "settled"), strict=True):
 # %%
 for beta in (100.0, 20.0):
     blurred = memory(beta)
-    found = [hl.classify(blurred, {"image": x}, patterns) for x in settle_all(blurred, queries[:8]).state["image"]]
+    found = [
+        hl.analysis.classify(blurred, {"image": x}, patterns) for x in settle_all(blurred, queries[:8]).state["image"]
+    ]
     for kind in found:
         print(
             f"beta {beta:3.0f}: {kind.kind:8s} nearest {kind.pattern:4d} at {kind.distance:.3f}, "
@@ -101,7 +103,7 @@ for beta in (100.0, 20.0):
 # %%
 counts = []
 for beta in (5.0, 20.0, 50.0, 100.0, 400.0):
-    found = hl.attractors(memory(beta), {"image": queries})
+    found = hl.analysis.attractors(memory(beta), {"image": queries})
     counts.append(len(found.energies))
     print(f"beta {beta:3.0f}: {len(found.energies)} distinct states of rest from {len(queries)} queries")
 assert counts[0] == 1
@@ -123,7 +125,7 @@ pair = hl.HAM(
 start = {"a": jnp.asarray([1.0]), "b": jnp.asarray([-0.1])}
 
 swept = hl.settle(pair, start)
-together = hl.settle(pair, start, method=hl.Synchronous(), throw=False)
+together = hl.settle(pair, start, method=hl.methods.Synchronous(), throw=False)
 print(f"at the start {pair.energy(start):.2f}, swept {swept.energy:.2f}, at once {together.energy:.2f}")
 assert swept.monotone
 assert swept.energy < pair.energy(start)
@@ -137,7 +139,7 @@ assert not together.monotone
 
 # %%
 try:
-    hl.settle(pair, start, method=hl.Synchronous())
+    hl.settle(pair, start, method=hl.methods.Synchronous())
 except RuntimeError as error:
     print(error)
 else:
@@ -154,7 +156,7 @@ else:
 with jax.enable_x64(True):
     small = memory(beta=10.0, patterns=patterns[:10].astype(jnp.float64))
     query = {"image": jnp.where(jnp.arange(64) < 32, small.synapses["recall"].weight[:, 3], 0.0)}
-    report = hl.compare_gradients(small, query, lambda state: jnp.sum(jnp.square(state["image"])))
+    report = hl.analysis.compare_gradients(small, query, lambda state: jnp.sum(jnp.square(state["image"])))
 print(report)
 assert report.rows[0].name == "Implicit"
 assert report.rows[0].error < 1e-6
@@ -231,7 +233,7 @@ assert np.max(np.abs(found - np.interp(centres, grid, density))) < 0.05
 # the chains agree with each other (split $\hat R$ near 1).
 
 # %%
-report = hl.diagnose(drawn)
+report = hl.analysis.diagnose(drawn)
 independent, agreement = report.effective_sample_size["x"][0], report.split_rhat["x"][0]
 print(f"{drawn.energies.size} samples, worth {independent:.0f} independent ones; split R-hat {agreement:.4f}")
 assert agreement < 1.01

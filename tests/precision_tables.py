@@ -149,7 +149,7 @@ def main() -> None:
     at = (100, 1000, STEPS)
     print(f"\n| after | {' | '.join(map(str, at))} | largest | energy, largest | rise of the energy in a step |")
     print("| --- |" + " ---: |" * 6)
-    for solver in (diffrax.Euler(), hl.ExponentialHeun()):
+    for solver in (diffrax.Euler(), hl.methods.ExponentialHeun()):
         for name, network in networks():
             found = drift(network, solver, at)
             print(f"| {name}, {type(solver).__name__} | {' | '.join(f'{x:.1f}' for x in found.values())} |", flush=True)

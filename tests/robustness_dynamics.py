@@ -77,19 +77,19 @@ INTEGRATE = [
         "an exponential solver in the state metric",
         ValueError,
         ('`metric="state"`', "another solver", "ExponentialHeun"),
-        lambda: run(solver=hl.ExponentialHeun(), metric="state"),
+        lambda: run(solver=hl.methods.ExponentialHeun(), metric="state"),
     ),
     refuses(
         "the other exponential solver in the state metric",
         ValueError,
         ('`metric="state"`', "another solver", "ExponentialEuler"),
-        lambda: run(solver=hl.ExponentialEuler(), dt0=0.1, metric="state"),
+        lambda: run(solver=hl.methods.ExponentialEuler(), dt0=0.1, metric="state"),
     ),
     refuses(
         "an exponential solver that is to solve for derivatives backwards",
         ValueError,
         ("`adjoint`", "another solver", "ExponentialRK5"),
-        lambda: run(solver=hl.ExponentialRK5(), adjoint=diffrax.BacksolveAdjoint()),
+        lambda: run(solver=hl.methods.ExponentialRK5(), adjoint=diffrax.BacksolveAdjoint()),
     ),
     refuses(
         "a number for a controller",

@@ -21,9 +21,9 @@ def draw(**changes: Any) -> hl.Samples:
     return hl.sample(**(arguments | changes))
 
 
-def find(**changes: Any) -> hl.Attractors:
+def find(**changes: Any) -> hl.analysis.AttractorSet:
     arguments: dict[str, Any] = {"network": memory(), "states": {"image": jnp.eye(3, dtype=F32)[:2]}}
-    return hl.attractors(**(arguments | changes))
+    return hl.analysis.attractors(**(arguments | changes))
 
 
 @functools.cache
@@ -32,19 +32,19 @@ def rest() -> dict[str, jax.Array]:
         return hl.settle(memory(), {"image": vec(0.9, 0.1, 0)}).state
 
 
-def classify(**changes: Any) -> hl.Classification:
+def classify(**changes: Any) -> hl.analysis.Classification:
     arguments: dict[str, Any] = {"network": memory(), "state": rest(), "patterns": jnp.eye(3, dtype=F32)[:2]}
-    return hl.classify(**(arguments | changes))
+    return hl.analysis.classify(**(arguments | changes))
 
 
-def radius(**changes: Any) -> hl.Basin:
+def radius(**changes: Any) -> hl.analysis.Basin:
     arguments: dict[str, Any] = {"network": memory(), "pattern": {"image": vec(1, 0, 0)}, "key": KEY()}
-    return hl.basin_radius(**(arguments | changes))
+    return hl.analysis.basin_radius(**(arguments | changes))
 
 
-def compare(**changes: Any) -> hl.GradientReport:
+def compare(**changes: Any) -> hl.analysis.GradientReport:
     arguments: dict[str, Any] = {"network": linear(), "state": state(), "loss": lambda s: jnp.sum(s["a"])}
-    return hl.compare_gradients(**(arguments | changes))
+    return hl.analysis.compare_gradients(**(arguments | changes))
 
 
 SAMPLE = [
@@ -129,7 +129,7 @@ SAMPLE = [
         "a class for a solver",
         TypeError,
         ("`solver`", "stochastic", "Meta"),
-        lambda: draw(solver=hl.LeimkuhlerMatthews),
+        lambda: draw(solver=hl.methods.LeimkuhlerMatthews),
     ),
     refuses(
         "a clamp of every layer",
@@ -172,39 +172,53 @@ SAMPLE = [
 ]
 
 DIAGNOSTICS = [
-    refuses("diagnosis of an array", TypeError, ("`samples`", "Samples", "Array"), lambda: hl.diagnose(full(1, 2, 8))),
+    refuses(
+        "diagnosis of an array",
+        TypeError,
+        ("`samples`", "Samples", "Array"),
+        lambda: hl.analysis.diagnose(full(1, 2, 8)),
+    ),
     refuses(
         "diagnosis by a word",
         TypeError,
         ("`rank_normalised`", "True or False", "'yes'"),
-        lambda: hl.diagnose(draw(), rank_normalised="yes"),
+        lambda: hl.analysis.diagnose(draw(), rank_normalised="yes"),
     ),
     refuses(
         "too few draws",
         ValueError,
         ("`draws`", "at least 4", "(2, 3)"),
-        lambda: hl.effective_sample_size(full(1, 2, 3)),
+        lambda: hl.analysis.effective_sample_size(full(1, 2, 3)),
     ),
     refuses(
         "draws without chains",
         ValueError,
         ("`draws`", "(chains, draws, ...)", "(8,)"),
-        lambda: hl.split_rhat(full(1, 8)),
+        lambda: hl.analysis.split_rhat(full(1, 8)),
     ),
     refuses(
-        "no chains", ValueError, ("`draws`", "(chains, draws, ...)", "(0, 8)"), lambda: hl.split_rhat(full(1, 0, 8))
+        "no chains",
+        ValueError,
+        ("`draws`", "(chains, draws, ...)", "(0, 8)"),
+        lambda: hl.analysis.split_rhat(full(1, 0, 8)),
     ),
     refuses(
         "draws of integers",
         TypeError,
         ("`draws`", "real floating-point", "int32"),
-        lambda: hl.effective_sample_size(jnp.ones((2, 8), int)),
+        lambda: hl.analysis.effective_sample_size(jnp.ones((2, 8), int)),
     ),
-    refuses("a list of draws", TypeError, ("`draws`", "array", "list"), lambda: hl.split_rhat([[1.0] * 8])),
-    gives("draws that are all equal have no sample size", math.nan, lambda: hl.effective_sample_size(full(1, 2, 8))),
-    gives("draws with a NaN", math.nan, lambda: hl.split_rhat(full(1, 2, 8).at[0, 0].set(math.nan))),
+    refuses("a list of draws", TypeError, ("`draws`", "array", "list"), lambda: hl.analysis.split_rhat([[1.0] * 8])),
     gives(
-        "chains that stand still apart", math.inf, lambda: hl.split_rhat(jnp.broadcast_to(vec(0, 1)[:, None], (2, 8)))
+        "draws that are all equal have no sample size",
+        math.nan,
+        lambda: hl.analysis.effective_sample_size(full(1, 2, 8)),
+    ),
+    gives("draws with a NaN", math.nan, lambda: hl.analysis.split_rhat(full(1, 2, 8).at[0, 0].set(math.nan))),
+    gives(
+        "chains that stand still apart",
+        math.inf,
+        lambda: hl.analysis.split_rhat(jnp.broadcast_to(vec(0, 1)[:, None], (2, 8))),
     ),
 ]
 

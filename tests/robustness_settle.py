@@ -45,7 +45,7 @@ SETTLE = [
         "a class for a method",
         TypeError,
         ("`method`", "BlockDescent()", "Synchronous"),
-        lambda: settle(method=hl.Synchronous),
+        lambda: settle(method=hl.methods.Synchronous),
     ),
     refuses(
         "a gradient for a method",
@@ -72,7 +72,7 @@ SETTLE = [
         "an energy tolerance for another method",
         ValueError,
         ("`energy_atol`", "block descent", "Synchronous"),
-        lambda: settle(method=hl.Synchronous(), energy_atol=1e-3),
+        lambda: settle(method=hl.methods.Synchronous(), energy_atol=1e-3),
     ),
     refuses("no steps", ValueError, ("`max_steps`", "at least 1", "0"), lambda: settle(max_steps=0)),
     refuses("a float number of steps", TypeError, ("`max_steps`", "int", "10.0"), lambda: settle(max_steps=10.0)),
@@ -168,26 +168,28 @@ SETTLE = [
         lambda: jax.jit(lambda u: settle(inputs={"a": u}).converged)(vec(-math.inf, 0)),
     ),
     gives("a start at rest takes no step", 0, lambda: settle(state=state(vec(0, 0)), max_steps=1).steps),
-    refuses("a momentum of NaN", ValueError, ("`fast`", "between 0 and 1", "nan"), lambda: hl.Nesterov(math.nan)),
-    refuses("a word for a momentum", TypeError, ("`fast`", "number", "'fast'"), lambda: hl.Nesterov("fast")),
+    refuses(
+        "a momentum of NaN", ValueError, ("`fast`", "between 0 and 1", "nan"), lambda: hl.methods.Nesterov(math.nan)
+    ),
+    refuses("a word for a momentum", TypeError, ("`fast`", "number", "'fast'"), lambda: hl.methods.Nesterov("fast")),
     refuses(
         "a traced momentum",
         TypeError,
         ("`fast`", "number", "Tracer"),
-        lambda: jax.jit(lambda f: hl.Nesterov(f).fast)(0.5),
+        lambda: jax.jit(lambda f: hl.methods.Nesterov(f).fast)(0.5),
     ),
-    refuses("a memory of one", ValueError, ("`memory`", "at least 2", "1"), lambda: hl.Anderson(1)),
+    refuses("a memory of one", ValueError, ("`memory`", "at least 2", "1"), lambda: hl.methods.Anderson(1)),
     refuses(
         "a word for a regularisation",
         TypeError,
         ("`regularisation`", "number", "'weak'"),
-        lambda: hl.Anderson(regularisation="weak"),
+        lambda: hl.methods.Anderson(regularisation="weak"),
     ),
     refuses(
         "a regularisation of infinity",
         ValueError,
         ("`regularisation`", "finite", "inf"),
-        lambda: hl.Anderson(regularisation=math.inf),
+        lambda: hl.methods.Anderson(regularisation=math.inf),
     ),
     refuses(
         "a word for an acceleration",
@@ -195,23 +197,30 @@ SETTLE = [
         ("`acceleration`", "Nesterov", "'nesterov'"),
         lambda: hl.BlockDescent("nesterov"),
     ),
-    refuses("an Euler step of 0", ValueError, ("`step`", "positive", "0"), lambda: hl.Euler(0.0)),
-    refuses("an Euler step that is a word", TypeError, ("`step`", "real number", "'long'"), lambda: hl.Euler("long")),
+    refuses("an Euler step of 0", ValueError, ("`step`", "positive", "0"), lambda: hl.methods.Euler(0.0)),
+    refuses(
+        "an Euler step that is a word", TypeError, ("`step`", "real number", "'long'"), lambda: hl.methods.Euler("long")
+    ),
     refuses(
         "an optimistix solver that is None",
         TypeError,
         ("`solver`", "optimistix", "NoneType"),
-        lambda: hl.Optimistix(None),
+        lambda: hl.methods.Optimistix(None),
     ),
     refuses(
         "an optimistix solver for one number",
         TypeError,
         ("Bisection", "not a state", "one number"),
-        lambda: hl.Optimistix(optx.Bisection(1e-3, 1e-3)),
+        lambda: hl.methods.Optimistix(optx.Bisection(1e-3, 1e-3)),
     ),
-    refuses("integration to a negative time", ValueError, ("`t1`", "positive", "-1"), lambda: hl.Integrate(-1.0)),
     refuses(
-        "integration by a word", TypeError, ("`solver`", "diffrax solver", "str"), lambda: hl.Integrate(solver="tsit5")
+        "integration to a negative time", ValueError, ("`t1`", "positive", "-1"), lambda: hl.methods.Integrate(-1.0)
+    ),
+    refuses(
+        "integration by a word",
+        TypeError,
+        ("`solver`", "diffrax solver", "str"),
+        lambda: hl.methods.Integrate(solver="tsit5"),
     ),
     refuses(
         "an unrolled gradient of no checkpoints",

@@ -66,9 +66,9 @@ CERTIFY = [
         "the growth of a function",
         TypeError,
         ("`lagrangian`", "a Lagrangian", "PjitFunction"),
-        lambda: hl.growth(jnp.tanh, (2,)),
+        lambda: hl.analysis.growth(jnp.tanh, (2,)),
     ),
-    gives("the growth for an int shape", 1, lambda: hl.growth(lg.Tanh(), 2).ends[1]),
+    gives("the growth for an int shape", 1, lambda: hl.analysis.growth(lg.Tanh(), 2).ends[1]),
     gives("two linear layers of norm 1/2", True, lambda: certify().bounded == "these weights"),
     gives(
         "two linear layers of norm 2",

@@ -477,7 +477,7 @@ def test_what_is_convex_is_not_refuted(name: str) -> None:
 @pytest.mark.parametrize("name", only_full(LAGRANGIANS, but=[*KINDS, "grouped", "softmax all"]))
 def test_the_growth_of_every_lagrangian_is_known(name: str) -> None:
     lagrangian = LAGRANGIANS[name]()
-    known = hl.growth(lagrangian, SHAPE)
+    known = hl.analysis.growth(lagrangian, SHAPE)
     assert known.convex == known.asymptotic == (name != "from activation")
     x = 50 * np.random.default_rng(0).normal(size=(20, *SHAPE))
     x = np.clip(x, -80, 80) if "exp" in name else x  # exp(88) is the largest in single precision
@@ -592,8 +592,11 @@ def test_a_lagrangian_of_ones_own() -> None:
     assert hl.certify(pair(Cosine(), lg.Tanh(), UNIT)).bounded == "all weights"  # convex is enough
     assert hl.certify(pair(Cosine(), I, 0.9 * UNIT)).bounded == "unknown"
     assert hl.certify(pair(Cosine(), I, 1.5 * UNIT)).bounded == "unbounded"  # by search
-    register = typing.cast(typing.Any, hl.growth).register
-    register(Cosine, lambda lagrangian, shape: hl.Growth((0.5, 0.5), (0.5, 0.5), smoothness=2.0, asymptotic=True))
+    register = typing.cast(typing.Any, hl.analysis.growth).register
+    register(
+        Cosine,
+        lambda lagrangian, shape: hl.analysis.ConjugateGrowth((0.5, 0.5), (0.5, 0.5), smoothness=2.0, asymptotic=True),
+    )
     report = hl.certify(pair(Cosine(), I, 0.9 * UNIT))
     assert report.bounded == "these weights"
     assert abs(report.margin - 0.1) < 1e-6
@@ -603,7 +606,7 @@ def test_a_lagrangian_of_ones_own() -> None:
 class Registered(lg.AbstractElementwise):
     """A Lagrangian whose growth is what its field says."""
 
-    growth: hl.Growth
+    growth: hl.analysis.ConjugateGrowth
     convex: ClassVar[bool] = True
 
     def _value(self, x: jax.Array) -> jax.Array:
@@ -619,26 +622,29 @@ class Registered(lg.AbstractElementwise):
         return jnp.sum(g**2 / 2)
 
 
-@hl.growth.register(Registered)
-def _of_registered(lagrangian: Registered, shape: tuple[int, ...]) -> hl.Growth:
+@hl.analysis.growth.register(Registered)
+def _of_registered(lagrangian: Registered, shape: tuple[int, ...]) -> hl.analysis.ConjugateGrowth:
     return lagrangian.growth
 
 
 @pytest.mark.parametrize(
     ("growth", "message"),
     [
-        (hl.Growth(rates=(-0.5, 0.5)), r"of Registered must give `rates` from 0 to 1, got \(-0.5, 0.5\)"),
-        (hl.Growth(coefficients=(0.5, np.nan)), "`coefficients` that are finite and not negative"),
-        (hl.Growth(ends=(1.0, -1.0)), "`ends` of which the lower is not above the upper"),
+        (
+            hl.analysis.ConjugateGrowth(rates=(-0.5, 0.5)),
+            r"of Registered must give `rates` from 0 to 1, got \(-0.5, 0.5\)",
+        ),
+        (hl.analysis.ConjugateGrowth(coefficients=(0.5, np.nan)), "`coefficients` that are finite and not negative"),
+        (hl.analysis.ConjugateGrowth(ends=(1.0, -1.0)), "`ends` of which the lower is not above the upper"),
     ],
 )
-def test_a_growth_that_makes_no_sense(growth: hl.Growth, message: str) -> None:
+def test_a_growth_that_makes_no_sense(growth: hl.analysis.ConjugateGrowth, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         hl.certify(pair(Registered(growth), I, [[0.5]]), search=False)
 
 
 def test_a_growth_without_coefficients_holds_nothing_at_an_exponent_sum_of_1() -> None:
-    network = triple(*[Registered(hl.Growth(rates=(1 / 3, 1 / 3)))] * 3, [[[0.3]]])
+    network = triple(*[Registered(hl.analysis.ConjugateGrowth(rates=(1 / 3, 1 / 3)))] * 3, [[[0.3]]])
     report = hl.certify(network, state=network.init_state(), search=False)
     assert report.bounded == "unknown"
     assert "coefficient" in report.reason
@@ -697,7 +703,7 @@ NETWORK_ERRORS = {
     "wrong shape": (lambda n: hl.certify(n, state={"a": jnp.ones(2)}), ValueError, "must have the layer's shape"),
     "nan state": (lambda n: hl.certify(n, state={"a": jnp.full(3, jnp.nan)}), ValueError, "must be finite"),
     "no state": (lambda n: hl.certify(n, state=[1.0]), TypeError, "a state is a dict"),
-    "no Lagrangian": (lambda n: hl.growth(3, (2,)), TypeError, "must be a Lagrangian, got int"),
+    "no Lagrangian": (lambda n: hl.analysis.growth(3, (2,)), TypeError, "must be a Lagrangian, got int"),
 }
 
 

@@ -25,14 +25,16 @@ def _loss(state: dict) -> jax.Array:
 
 
 @pytest.fixture(scope="module")
-def report() -> hl.GradientReport:
+def report() -> hl.analysis.GradientReport:
     with jax.enable_x64(True):
         network, state = _network(np.float64)
         inputs = {"h": jnp.linspace(-0.2, 0.2, 5)}
-        return hl.compare_gradients(network, state, _loss, inputs=inputs, clamp={"v": np.arange(4) < 1}, directions=3)
+        return hl.analysis.compare_gradients(
+            network, state, _loss, inputs=inputs, clamp={"v": np.arange(4) < 1}, directions=3
+        )
 
 
-def test_all_gradients(report: hl.GradientReport) -> None:
+def test_all_gradients(report: hl.analysis.GradientReport) -> None:
     rows = {row.name: row for row in report.rows}
     assert list(rows) == ["Implicit", "Unrolled", "Truncated(1)", "Truncated(10)", "EquilibriumPropagation"]
     assert {row.status for row in report.rows} == {"ok"}
@@ -43,7 +45,7 @@ def test_all_gradients(report: hl.GradientReport) -> None:
     assert rows["Truncated(10)"].error < rows["Truncated(1)"].error
 
 
-def test_table(report: hl.GradientReport) -> None:
+def test_table(report: hl.analysis.GradientReport) -> None:
     lines = str(report).splitlines()
     assert lines[0].split() == ["gradient", "error", "status"]
     assert [line.split()[0] for line in lines[1:-1]] == [row.name for row in report.rows]
@@ -56,7 +58,7 @@ def test_table(report: hl.GradientReport) -> None:
 def test_another_reference_in_single_precision() -> None:
     network, state = _network(np.float32)
     tried = {"implicit": hl.Implicit(), "none": hl.Truncated(1), "broken": _Broken(), "infinite": _Infinite()}
-    report = hl.compare_gradients(
+    report = hl.analysis.compare_gradients(
         network, state, _loss, gradients=tried, reference=hl.Implicit(lx.GMRES(rtol=1e-6, atol=1e-6))
     )
     rows = {row.name: row for row in report.rows}
@@ -69,12 +71,12 @@ def test_another_reference_in_single_precision() -> None:
     assert "Implicit(" in str(report)
 
 
-class _Broken(hl.AbstractGradient):
+class _Broken(hl.methods.AbstractGradient):
     def solve(self, problem: Any, method: Any, tolerances: Any, max_steps: int) -> Any:
         raise ValueError("out of order")
 
 
-class _Infinite(hl.AbstractGradient):
+class _Infinite(hl.methods.AbstractGradient):
     def solve(self, problem: Any, method: Any, tolerances: Any, max_steps: int) -> Any:
         state, energy, outcome = hl.Truncated(1).solve(problem, method, tolerances, max_steps)
         return {name: x + jnp.sqrt(x - x) for name, x in state.items()}, energy, outcome
@@ -102,7 +104,7 @@ def test_bad_arguments(options: dict, error: type, message: str, no_typecheck: N
     network, state = _network(np.float32)
     arguments: dict[str, Any] = {"network": network, "state": state, "loss": _loss} | options
     with pytest.raises(error, match=message):
-        hl.compare_gradients(**arguments)
+        hl.analysis.compare_gradients(**arguments)
 
 
 def test_a_state_that_does_not_come_to_rest_where_the_differences_are_taken() -> None:
@@ -110,6 +112,6 @@ def test_a_state_that_does_not_come_to_rest_where_the_differences_are_taken() ->
     weight = {"w": synapses.Dense(np.full((1, 1), 0.45, np.float32))}
     network = hl.HAM({"x": hl.IdentityLayer(1)}, synapses=weight, connections=[(("x", "x"), "w")])
     with pytest.raises(ValueError, match="does not come to rest where the parameters are moved by"):
-        hl.compare_gradients(
+        hl.analysis.compare_gradients(
             network, {}, lambda state: state["x"][0], inputs={"x": np.float32([1])}, directions=2, step=0.9
         )

@@ -30,11 +30,11 @@ def test_a_second_call_traces_nothing() -> None:
     def run(scale: float, mask: np.ndarray) -> None:
         net, x = network(scale), scale * np.arange(8, dtype=np.float32).reshape(2, 4)
         options = {"clamp": {"v": mask}, "inputs": {"h": np.float32(scale)}, "rtol": scale * 1e-4}
-        hl.attractors(net, {"v": x}, tolerance=0.1 * scale, **options)
+        hl.analysis.attractors(net, {"v": x}, tolerance=0.1 * scale, **options)
         basin = {"samples": 2, "iterations": 1, "largest": scale, "tolerance": 0.1 * scale}
-        hl.basin_radius(net, {"v": x[1]}, key=jax.random.key(0), **basin, **options)
+        hl.analysis.basin_radius(net, {"v": x[1]}, key=jax.random.key(0), **basin, **options)
         rules = {"implicit": hl.Implicit()}
-        hl.compare_gradients(net, {"v": x[1]}, _loss, gradients=rules, directions=1, **options)
+        hl.analysis.compare_gradients(net, {"v": x[1]}, _loss, gradients=rules, directions=1, **options)
 
     run(1.0, np.arange(4) < 1)
     before = len(traces)

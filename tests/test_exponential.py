@@ -16,7 +16,7 @@ import hamlayers as hl
 from hamlayers.dynamics._exponential import phi_1, phi_2
 
 
-SOLVERS = {"euler": (hl.ExponentialEuler, 1), "heun": (hl.ExponentialHeun, 2)}
+SOLVERS = {"euler": (hl.methods.ExponentialEuler, 1), "heun": (hl.methods.ExponentialHeun, 2)}
 RATES = {"a": 3.0, "b": [0.2, 1.5]}
 
 
@@ -172,7 +172,7 @@ def test_increments_of_the_dense_output() -> None:
     term = diffrax.ODETerm(lambda t, y, args: args - y)
     solution = diffrax.diffeqsolve(
         term,
-        hl.ExponentialHeun(lambda args: 1.0),
+        hl.methods.ExponentialHeun(lambda args: 1.0),
         0.0,
         1.0,
         0.25,
@@ -190,7 +190,7 @@ def test_adaptive_steps_meet_a_tolerance_and_grow_at_rest() -> None:
     solution = jax.jit(
         lambda y, rtol: diffrax.diffeqsolve(
             term,
-            hl.ExponentialHeun(lambda args: 1.0),
+            hl.methods.ExponentialHeun(lambda args: 1.0),
             0.0,
             1e5,
             None,
@@ -215,7 +215,7 @@ def test_adaptive_steps_meet_a_tolerance_and_grow_at_rest() -> None:
 # --- what it asks for -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("solver", [hl.ExponentialEuler(), hl.ExponentialHeun()])
+@pytest.mark.parametrize("solver", [hl.methods.ExponentialEuler(), hl.methods.ExponentialHeun()])
 def test_rates_are_needed(solver: Any) -> None:
     term = diffrax.ODETerm(lambda t, y, args: -y)
     with pytest.raises(ValueError, match="needs `rate`"):
@@ -224,7 +224,7 @@ def test_rates_are_needed(solver: Any) -> None:
 
 def test_derivative_by_the_rate_where_it_is_zero() -> None:
     def end(r: jax.Array) -> jax.Array:
-        solver: Callable = hl.ExponentialEuler(lambda args: r)
+        solver: Callable = hl.methods.ExponentialEuler(lambda args: r)
         term = diffrax.ODETerm(lambda t, y, args: jnp.ones_like(y) - r * y)
         return diffrax.diffeqsolve(term, solver, 0.0, 2.0, 2.0, jnp.array(3.0), max_steps=1).ys[-1]
 

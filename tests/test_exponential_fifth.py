@@ -71,7 +71,7 @@ def _solve(steps: jax.Array, t0: jax.Array, t1: jax.Array, coupling: jax.Array) 
 
     def one(step: jax.Array) -> Any:
         between = t0 + (t1 - t0) * jnp.array([0.137, 0.501, 0.909])
-        term, solver = diffrax.ODETerm(_field), hl.ExponentialRK5(_rate)
+        term, solver = diffrax.ODETerm(_field), hl.methods.ExponentialRK5(_rate)
         solution = diffrax.diffeqsolve(
             *(term, solver, t0, t1, step, _arrays(START), coupling),
             saveat=diffrax.SaveAt(ts=between, t1=True),
@@ -111,7 +111,7 @@ def test_exact_for_a_constant_input_whatever_the_step(x64: None) -> None:
     @jax.jit
     @jax.vmap
     def relax(step: jax.Array) -> tuple[dict, dict, dict]:
-        term, solver, start = diffrax.ODETerm(leak), hl.ExponentialRK5(_rate), _arrays(START)
+        term, solver, start = diffrax.ODETerm(leak), hl.methods.ExponentialRK5(_rate), _arrays(START)
         y1, _, dense, *_ = solver.step(term, jnp.zeros(()), step, start, None, leak(0.0, start, None), False)
         inside = solver.interpolation_cls(t0=jnp.zeros(()), t1=step, **dense)
         return y1, inside.evaluate(step / 2), inside.evaluate(step / 2, step)
@@ -131,7 +131,9 @@ def test_exact_for_a_constant_input_whatever_the_step(x64: None) -> None:
 
 def test_rates_are_needed() -> None:
     with pytest.raises(ValueError, match="needs `rate`"):
-        diffrax.diffeqsolve(diffrax.ODETerm(lambda t, y, args: -y), hl.ExponentialRK5(), 0.0, 1.0, 0.1, jnp.ones(2))
+        diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: -y), hl.methods.ExponentialRK5(), 0.0, 1.0, 0.1, jnp.ones(2)
+        )
 
 
 # --- tight tolerances -------------------------------------------------------------------------------------------------
@@ -178,8 +180,8 @@ def test_which_solver_is_the_default() -> None:
     clip = diffrax.ClipStepSizeController(pid(rtol=1e-6, atol=1e-6), step_ts=[1.0])
     loose = (None, diffrax.ConstantStepSize(), pid(rtol=1e-3, atol=1e-9), pid(rtol=np.float32(1e-3), atol=1e-4))
     tight = (pid(rtol=1e-4, atol=1.0), pid(rtol=0.0, atol=1e-3), clip, pid(rtol=jnp.array(1e-5), atol=1e-5))
-    assert {type(chosen_solver(None, c, "activation", None)) for c in loose} == {hl.ExponentialHeun}
-    assert {type(chosen_solver(None, c, "activation", None)) for c in tight} == {hl.ExponentialRK5}
+    assert {type(chosen_solver(None, c, "activation", None)) for c in loose} == {hl.methods.ExponentialHeun}
+    assert {type(chosen_solver(None, c, "activation", None)) for c in tight} == {hl.methods.ExponentialRK5}
     assert {type(chosen_solver(None, c, "state", None)) for c in (*loose, *tight)} == {diffrax.Tsit5}
     assert type(chosen_solver(None, None, "activation", diffrax.BacksolveAdjoint())) is diffrax.Tsit5
 
@@ -191,14 +193,14 @@ def test_where_the_steps_run_out_the_error_says_which_solver_to_take() -> None:
     pid = diffrax.PIDController(rtol=1e-5, atol=1e-6)
     wave = lambda t: {"x": jnp.cos(t)}  # noqa: E731
     cases: list[tuple[Any, Any, Any, Any, str]] = [
-        ({}, hl.ExponentialHeun(), pid, None, "order 2: take .*ExponentialRK5"),
+        ({}, hl.methods.ExponentialHeun(), pid, None, "order 2: take .*ExponentialRK5"),
         ({}, diffrax.Tsit5(), None, None, r"time constant \(the time constants are between 0.001 and 1\): take .*RK5"),
-        ({}, hl.ExponentialRK5(), pid, None, "synapses that are stiff themselves, for which .*Kvaerno5"),
+        ({}, hl.methods.ExponentialRK5(), pid, None, "synapses that are stiff themselves, for which .*Kvaerno5"),
         ({}, diffrax.Kvaerno3(), pid, None, "a looser tolerance"),
-        (wave, hl.ExponentialHeun(), None, None, "`inputs` is a function, .* take `hamlayers.Piecewise`"),
+        (wave, hl.methods.ExponentialHeun(), None, None, "`inputs` is a function, .* take `hamlayers.Piecewise`"),
         (
             {},
-            hl.ExponentialHeun(),
+            hl.methods.ExponentialHeun(),
             diffrax.ConstantStepSize(),
             0.1,
             r"Every step is given \(dt0=0.1\).* or longer steps",

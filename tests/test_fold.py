@@ -227,7 +227,11 @@ def test_settled_as_without_folding(name: str, x64: None) -> None:
         np.testing.assert_allclose(_flat(part), _flat(other), rtol=tolerance, atol=tolerance)
 
 
-METHODS = {"Euler": hl.Euler(0.4), "Integrate": hl.Integrate(dt0=None), "plain sweeps": hl.BlockDescent(None)}
+METHODS = {
+    "Euler": hl.methods.Euler(0.4),
+    "Integrate": hl.methods.Integrate(dt0=None),
+    "plain sweeps": hl.BlockDescent(None),
+}
 
 
 @pytest.mark.full

@@ -44,7 +44,7 @@ def _network(synapse: Any) -> hl.HAM:
     return hl.HAM({"x": hl.TanhLayer(3)}, synapses={"s": synapse}, connections=[("x", "s")])
 
 
-HALF = hl.Euler(0.5)
+HALF = hl.methods.Euler(0.5)
 FAILURES: dict[str, tuple[str, Callable[[hl.HAM], Any]]] = {
     "too few sweeps": ("not at rest", lambda n: hl.settle(n, START, method=HALF, max_steps=1)),
     "the same in a gradient": (

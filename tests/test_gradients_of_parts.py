@@ -97,7 +97,7 @@ def test_what_is_far_away_in_single_precision() -> None:
 )
 def test_by_one_part_alone(case: str) -> None:
     """Some of the carried layers do not feel it directly."""
-    method: Any = hl.Euler(0.5) if case == "two layers, all at once" else hl.BlockDescent()
+    method: Any = hl.methods.Euler(0.5) if case == "two layers, all at once" else hl.BlockDescent()
     if case == "two memories":
         parts = {
             "m": sy.Memory(_weight(3, 2, seed=0), lg.Softmax()),
@@ -184,7 +184,7 @@ def test_slopes_of_all_sizes_in_single_precision(solver: Any) -> None:
 
     def rest(u: jax.Array) -> jax.Array:
         start, inputs = {"v": jnp.zeros(2), "h": jnp.zeros(5)}, {"v": u}
-        options = {"method": hl.Euler(0.5), "rtol": 1e-7, "atol": 1e-7, "throw": False}
+        options = {"method": hl.methods.Euler(0.5), "rtol": 1e-7, "atol": 1e-7, "throw": False}
         return hl.settle(network, start, inputs=inputs, gradient=hl.Implicit(solver), **options).state["h"]
 
     u = np.array([0.1, -0.2], np.float32)
@@ -300,7 +300,7 @@ def test_activations_without_parameters_in_every_solver(where: str) -> None:
         layers["b"] = hl.Layer(bare if where == "alone" else grouped, 2)
     network = hl.HAM(layers, synapses=parts, connections=connections)
     assert bool(hl.settle(network, {"a": jnp.ones(2)}).converged)
-    found = hl.attractors(network, {"a": np.ones((2, 2), np.float32)})
+    found = hl.analysis.attractors(network, {"a": np.ones((2, 2), np.float32)})
     assert found.counts.tolist() == [2]
     run = training.fit(network, _at_rest, jnp.ones((4, 2)), **_one_step())
     assert np.all(np.isfinite(run.losses))

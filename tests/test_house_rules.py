@@ -9,7 +9,7 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ import hamlayers
 PACKAGE = ROOT / "hamlayers"
 MODULE_LINES = 400
 FUNCTION_LINES = 70
+NAMES = 40  # functions and classes that `hamlayers` itself may hold: the rest has namespaces of its own
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 PRIVATE_TO_JAX = "jax." + "_src"
@@ -134,7 +135,8 @@ def test_every_class_is_abstract_or_final(path: Path) -> None:
 
 
 def _modules() -> list[ModuleType]:
-    assert hamlayers.HAM is not None  # the package holds its names from the first use of one on
+    for name in hamlayers.__all__:
+        getattr(hamlayers, name)  # the package holds a name once it has been used
     names = [info.name for info in pkgutil.walk_packages(hamlayers.__path__, "hamlayers.")]
     return [hamlayers, *(importlib.import_module(name) for name in names if not name.endswith("__main__"))]
 
@@ -221,13 +223,81 @@ def test_public_things_have_docstrings() -> None:
     _fail_on(sorted(set(found)), "public and without a docstring")
 
 
-def test_a_star_imports_all_that_is_public() -> None:
-    """Though none of it is imported before it is used."""
-    public = {name for name in vars(importlib.import_module("hamlayers._public")) if not name.startswith("_")}
+def _stated() -> dict[str, str]:
+    """What the stub of the package says that it holds, `from module import name as name`, and where."""
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text())
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    stated = [(alias.asname, node.module, alias.name) for node in imports for alias in node.names]
+    assert all(node.level == 1 for node in imports)
+    assert all(asname == name for asname, _, name in stated)
+    assert len({name for name, _, _ in stated}) == len(stated)
+    return {name: f"hamlayers.{module}.{name}" if module else f"hamlayers.{name}" for name, module, _ in stated if name}
+
+
+def test_the_package_holds_what_its_stub_states() -> None:
+    """Type checkers read the stub; though nothing is imported before it is used, the package must agree with it."""
+    stated = _stated()
+    for name, place in stated.items():
+        module, _, held = place.rpartition(".")
+        expected = sys.modules[place] if place in sys.modules else vars(importlib.import_module(module))[held]
+        assert getattr(hamlayers, name) is expected, name
+    public = set(stated)
+    assert public == set(hamlayers.__all__) <= set(dir(hamlayers))
+    with pytest.raises(AttributeError, match="has no attribute 'Recurrent'"):
+        _ = hamlayers.Recurrent
     fresh: dict[str, Any] = {}
     exec("from hamlayers import *", fresh)
-    assert public <= set(fresh)
-    assert not [name for name in fresh if name.startswith("_") and name != "__builtins__"]
+    assert set(fresh) - {"__builtins__"} == public
+
+
+def _surface(module: ModuleType) -> dict[str, Any]:
+    """The functions and classes that a namespace holds for users."""
+    held = {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
+    return {name: thing for name, thing in held.items() if callable(thing) and _is_ours(thing)}
+
+
+def _namespaces() -> dict[str, dict[str, Any]]:
+    modules = [module for module in _modules() if not any(part.startswith("_") for part in module.__name__.split("."))]
+    return {module.__name__: _surface(module) for module in modules}
+
+
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    """The names that differ only by case, or by underscores, from another."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.lower().replace("_", ""), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def test_the_package_holds_few_names() -> None:
+    assert len(_surface(hamlayers)) <= NAMES
+
+
+def test_no_public_names_differ_by_case_alone() -> None:
+    assert _alike(["settle", "Settled", "basin_radius", "BasinRadius"]) == [["basin_radius", "BasinRadius"]]
+    # the duals of `kernels` are named after their activations
+    found = {space: _alike(held) for space, held in _namespaces().items() if space != "hamlayers.kernels"}
+    _fail_on([f"{space}: {groups}" for space, groups in found.items() if groups], "names that differ by case alone")
+
+
+def test_no_two_classes_share_a_name() -> None:
+    named: dict[str, set[Any]] = {}
+    for space, held in _namespaces().items():
+        if space != "hamlayers.kernels":
+            for name, thing in held.items():
+                if isinstance(thing, type):
+                    named.setdefault(name, set()).add(thing)
+    _fail_on(
+        [f"{name}: {sorted(map(str, all_))}" for name, all_ in named.items() if len(all_) > 1], "one name, one class"
+    )
+
+
+def test_one_spelling_of_relu() -> None:
+    """But for the two layers of the public contract."""
+    found = [
+        f"{space}.{name}" for space, held in _namespaces().items() for name in held if re.search("Relu|RELU|Repu", name)
+    ]
+    assert set(found) == {"hamlayers.ReluLayer", "hamlayers.RepuLayer"}
 
 
 def test_public_signatures_are_annotated() -> None:

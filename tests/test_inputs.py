@@ -91,7 +91,7 @@ def test_derivatives_by_times_and_values_and_batches(x64: None) -> None:
     np.testing.assert_allclose(jax.vmap(end)(shifted)[0], solution(shifted), rtol=1e-9)
 
 
-class Gated(hl.AbstractInputs):
+class Gated(hl.methods.AbstractInputs):
     """A sine that is on in an interval."""
 
     jumps: jax.Array
@@ -122,7 +122,7 @@ def test_jumps_that_the_dtype_of_the_state_cannot_tell_apart(x64: None) -> None:
     levels = {"x": np.float32([0, 1, 0])}
     expected = -np.expm1(-2.9) * np.exp(-1.1)
 
-    class Users(hl.AbstractInputs):
+    class Users(hl.methods.AbstractInputs):
         jumps: jax.Array
         height: Any
 

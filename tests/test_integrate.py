@@ -55,8 +55,8 @@ START = {"v": [1.0, -2.0, 0.5], "h": [0.3, 0.9]}
 INPUTS = {"v": [0.4, 0.1, -0.3], "h": 0.25}
 SOLUTIONS = {
     "default": {"stepsize_controller": PID(rtol=1e-7, atol=1e-8), "max_steps": 40_000},
-    "exponential euler": {"solver": hl.ExponentialEuler(), "dt0": 1e-4, "max_steps": 20_000},
-    "exponential heun": {"solver": hl.ExponentialHeun(), "dt0": 2e-3},
+    "exponential euler": {"solver": hl.methods.ExponentialEuler(), "dt0": 1e-4, "max_steps": 20_000},
+    "exponential heun": {"solver": hl.methods.ExponentialHeun(), "dt0": 2e-3},
     "tsit5": {"solver": diffrax.Tsit5(), "stepsize_controller": TIGHT},
     "heun": {"solver": diffrax.Heun(), "dt0": 2e-3},
     "kvaerno3": {"solver": diffrax.Kvaerno3(), "stepsize_controller": PID(rtol=1e-7, atol=1e-9)},

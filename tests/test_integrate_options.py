@@ -147,10 +147,12 @@ OPTIONS = {
         "max_steps": 256,
     },
     "half steps": {
-        "solver": diffrax.HalfSolver(hl.ExponentialEuler()),
+        "solver": diffrax.HalfSolver(hl.methods.ExponentialEuler()),
         "stepsize_controller": PID(rtol=1e-5, atol=1e-6),
     },
-    "a rate of one's own": {"solver": hl.ExponentialHeun(lambda args: {"v": jnp.array(1.0), "h": jnp.array(1.0)})},
+    "a rate of one's own": {
+        "solver": hl.methods.ExponentialHeun(lambda args: {"v": jnp.array(1.0), "h": jnp.array(1.0)})
+    },
 }
 
 
@@ -529,13 +531,17 @@ BAD: list[tuple[dict, type, str]] = [
     ({"t1": -1.0, "dt0": 0.1}, ValueError, "never leads from"),
     ({"solver": "tsit5"}, TypeError, "`solver` must be a diffrax solver, got str"),
     ({"solver": diffrax.Euler()}, ValueError, "Euler has no error estimate to choose its steps by; give `dt0`"),
-    ({"solver": hl.ExponentialEuler()}, ValueError, "ExponentialEuler has no error estimate"),
+    ({"solver": hl.methods.ExponentialEuler()}, ValueError, "ExponentialEuler has no error estimate"),
     (
         {"solver": diffrax.Euler(), "dt0": 0.1, "stepsize_controller": PID(rtol=1e-3, atol=1e-3)},
         ValueError,
         "Euler has no error estimate",
     ),
-    ({"solver": hl.ExponentialHeun(), "metric": "state"}, ValueError, "ExponentialHeun treats the leak `-x` exactly"),
+    (
+        {"solver": hl.methods.ExponentialHeun(), "metric": "state"},
+        ValueError,
+        "ExponentialHeun treats the leak `-x` exactly",
+    ),
     ({"stepsize_controller": 0.1}, TypeError, "`stepsize_controller` must be a diffrax controller, got float"),
     ({"stepsize_controller": diffrax.ConstantStepSize()}, ValueError, "constant steps need `dt0`"),
     ({"stepsize_controller": diffrax.StepTo(ts=np.array([0.0, 1.0])), "dt0": 0.1}, ValueError, "`StepTo` names every"),

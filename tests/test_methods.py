@@ -10,11 +10,11 @@ import pytest
 from jaxtyping import Array, Int, PyTree
 
 import hamlayers as hl
-from hamlayers import dynamics, synapses
+from hamlayers import methods, synapses
 
 
 @final
-class HeavyBall(dynamics.AbstractIteration):
+class HeavyBall(methods.AbstractIteration):
     """`v <- m v + r (I + u - x)`, `x <- x + v`: Polyak's momentum on all layers at once."""
 
     rate: float
@@ -28,16 +28,16 @@ class HeavyBall(dynamics.AbstractIteration):
     def monotone(self) -> bool:
         return False
 
-    def init(self, problem: dynamics.Problem) -> dynamics.Step:
-        return dynamics.Step(problem.start, jax.tree.map(jnp.zeros_like, problem.start))
+    def init(self, problem: methods.Problem) -> methods.Step:
+        return methods.Step(problem.start, jax.tree.map(jnp.zeros_like, problem.start))
 
-    def step(self, problem: dynamics.Problem, at: dynamics.Point, memory: PyTree) -> dynamics.Step:
+    def step(self, problem: methods.Problem, at: methods.Point, memory: PyTree) -> methods.Step:
         v = {n: self.momentum * memory[n] + self.rate * (at.target[n] - x) for n, x in at.state.items()}
-        return dynamics.Step({n: x + v[n] for n, x in at.state.items()}, v)
+        return methods.Step({n: x + v[n] for n, x in at.state.items()}, v)
 
 
 @final
-class Reckless(dynamics.AbstractIteration):
+class Reckless(methods.AbstractIteration):
     """Sweeps, and always guesses something wild, which the loop must refuse: `scale` times the sweep, or NaN."""
 
     scale: float
@@ -50,16 +50,16 @@ class Reckless(dynamics.AbstractIteration):
     def monotone(self) -> bool:
         return True
 
-    def init(self, problem: dynamics.Problem) -> dynamics.Step:
-        return dynamics.Step(problem.start, jnp.zeros((), jnp.int32), problem.start)
+    def init(self, problem: methods.Problem) -> methods.Step:
+        return methods.Step(problem.start, jnp.zeros((), jnp.int32), problem.start)
 
-    def step(self, problem: dynamics.Problem, at: dynamics.Point, memory: Any) -> dynamics.Step:
+    def step(self, problem: methods.Problem, at: methods.Point, memory: Any) -> methods.Step:
         image = problem.sweep(at.state, at.target)
-        return dynamics.Step({n: self.scale * x + 3 for n, x in image.items()}, memory + 1, image)
+        return methods.Step({n: self.scale * x + 3 for n, x in image.items()}, memory + 1, image)
 
 
 @final
-class Elsewhere(dynamics.AbstractDelegate):
+class Elsewhere(methods.AbstractDelegate):
     """Some plain sweeps, as another library might take them."""
 
     sweeps: int = eqx.field(static=True)
@@ -73,7 +73,7 @@ class Elsewhere(dynamics.AbstractDelegate):
         return True
 
     def solve(
-        self, problem: dynamics.Problem, tolerances: dynamics.Tolerances, max_steps: int
+        self, problem: methods.Problem, tolerances: methods.Tolerances, max_steps: int
     ) -> tuple[dict[str, Array], Int[Array, ""]]:
         steps = min(self.sweeps, max_steps)
         end, _ = jax.lax.scan(lambda x, _: (problem.sweep(x), None), problem.start, None, length=steps)

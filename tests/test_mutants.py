@@ -583,12 +583,12 @@ SOLVERS: dict[str, tuple[str, Callable[[], Any], dict[str, Any]]] = {
     "all layers at once": (
         "settle: descent",
         _strong,
-        {"integrate": None, "settle": partial(hl.settle, method=hl.Synchronous())},
+        {"integrate": None, "settle": partial(hl.settle, method=hl.methods.Synchronous())},
     ),
     "Euler steps of twice tau": (
         "settle: descent",
         _strong,
-        {"integrate": None, "settle": partial(hl.settle, method=hl.Euler(2.0))},
+        {"integrate": None, "settle": partial(hl.settle, method=hl.methods.Euler(2.0))},
     ),
     "energies of settle": ("settle: energies", _network, {"integrate": None, "settle": _wrong_energies(hl.settle)}),
 }

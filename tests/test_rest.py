@@ -16,10 +16,10 @@ PLAIN = hl.BlockDescent(None)
 METHODS = {
     "nesterov": hl.BlockDescent(),
     "plain": PLAIN,
-    "anderson": hl.BlockDescent(hl.Anderson()),
-    "euler": hl.Euler(0.5),
-    "synchronous": hl.Synchronous(),
-    "fixed point": hl.Optimistix(optx.FixedPointIteration(1e-7, 1e-7)),
+    "anderson": hl.BlockDescent(hl.methods.Anderson()),
+    "euler": hl.methods.Euler(0.5),
+    "synchronous": hl.methods.Synchronous(),
+    "fixed point": hl.methods.Optimistix(optx.FixedPointIteration(1e-7, 1e-7)),
 }
 
 
@@ -53,7 +53,7 @@ def test_neurons_of_every_size_in_one_layer(name: str) -> None:
     assert np.all(np.abs(settled.state["v"] - exact) <= 2 * (1e-6 + 1.1e-4 * exact) / (1 - weight))
 
 
-@pytest.mark.parametrize("acceleration", [None, hl.Nesterov()], ids=["plain", "nesterov"])
+@pytest.mark.parametrize("acceleration", [None, hl.methods.Nesterov()], ids=["plain", "nesterov"])
 @pytest.mark.parametrize("first", ["image", "memory"])
 def test_a_padded_memory_recalls_the_image(first: str, acceleration: Any) -> None:
     """Rows masked by a current of -1e4, whichever layer is declared first: the image of the memory without them."""
@@ -89,7 +89,7 @@ def test_the_error_names_the_neuron_that_is_not_at_rest() -> None:
     )
     inputs = {"small": np.float32([1e-2]), "large": np.float32([1e6])}
     with pytest.raises(RuntimeError, match=r"on a neuron of 'small' it is .* times its tolerance"):
-        hl.settle(network, {}, inputs=inputs, max_steps=2, method=hl.Synchronous())
+        hl.settle(network, {}, inputs=inputs, max_steps=2, method=hl.methods.Synchronous())
 
 
 # --- drift is no rest -------------------------------------------------------------------------------------------------

@@ -492,7 +492,14 @@ def test_the_solver_works_in_diffeqsolve() -> None:
             diffrax.ODETerm(lambda t, y, _: -y), diffrax.ControlTerm(lambda t, y, _: jnp.sqrt(2.0), path)
         )
         solution = diffrax.diffeqsolve(
-            terms, hl.LeimkuhlerMatthews(), 0.0, 10.0, 0.5, jnp.zeros(()), throw=False, adjoint=diffrax.ForwardMode()
+            terms,
+            hl.methods.LeimkuhlerMatthews(),
+            0.0,
+            10.0,
+            0.5,
+            jnp.zeros(()),
+            throw=False,
+            adjoint=diffrax.ForwardMode(),
         )
         return solution.ys[0]
 
@@ -539,7 +546,7 @@ def plain_ess(draws: np.ndarray) -> float:
 def test_effective_sample_size_of_autoregressive_processes(correlation: float, rank_normalised: bool) -> None:
     chains, n, copies = 4, 4000, 30
     x = autoregressive(correlation, (chains, n, copies))
-    ess = np.asarray(hl.effective_sample_size(jnp.asarray(x, jnp.float32), rank_normalised=rank_normalised))
+    ess = np.asarray(hl.analysis.effective_sample_size(jnp.asarray(x, jnp.float32), rank_normalised=rank_normalised))
     exact = chains * n * (1 - correlation) / (1 + correlation)
     # An estimate cut off at lag k has a relative error of about sqrt(2 (2 k + 1) / (chains n)), and the sum of the
     # positive pairs beyond is a bias of that order; k = 6 times the correlation time, averaged over the copies.
@@ -552,7 +559,7 @@ def test_effective_sample_size_of_autoregressive_processes(correlation: float, r
 def test_effective_sample_size_is_its_definition() -> None:
     for shape in ((1, 50, 3), (3, 101, 2), (2, 4, 1)):
         x = autoregressive(0.6, shape, seed=1) + 100.0
-        got = np.asarray(hl.effective_sample_size(jnp.asarray(x, jnp.float32)))
+        got = np.asarray(hl.analysis.effective_sample_size(jnp.asarray(x, jnp.float32)))
         np.testing.assert_allclose(got, [plain_ess(x[..., i]) for i in range(shape[2])], rtol=2e-3)
 
 
@@ -561,22 +568,24 @@ def test_rhat_of_shifted_chains() -> None:
     n, d = 4000, 2.0
     x = np.random.default_rng(0).standard_normal((2, n))
     shifted = jnp.asarray(x + np.array([[0.0], [d]]), jnp.float32)
-    np.testing.assert_allclose(hl.split_rhat(shifted), np.sqrt(1 + d**2 / 3), rtol=0.03)
-    np.testing.assert_allclose(hl.split_rhat(jnp.asarray(x, jnp.float32)), 1, atol=2e-3)
-    assert hl.split_rhat(shifted, rank_normalised=True) > 1.2
+    np.testing.assert_allclose(hl.analysis.split_rhat(shifted), np.sqrt(1 + d**2 / 3), rtol=0.03)
+    np.testing.assert_allclose(hl.analysis.split_rhat(jnp.asarray(x, jnp.float32)), 1, atol=2e-3)
+    assert hl.analysis.split_rhat(shifted, rank_normalised=True) > 1.2
 
 
 def test_rhat_sees_trends_and_ranks_see_scales_and_heavy_tails() -> None:
     rng = np.random.default_rng(1)
     trend = jnp.asarray(rng.standard_normal((2, 4000)) + np.linspace(0, 3, 4000), jnp.float32)
-    assert hl.split_rhat(trend) > 1.2
+    assert hl.analysis.split_rhat(trend) > 1.2
     scales = jnp.asarray(rng.standard_normal((2, 4000)) * np.array([[1.0], [3.0]]), jnp.float32)
-    assert hl.split_rhat(scales) < 1.01 < 1.1 < hl.split_rhat(scales, rank_normalised=True)
+    assert hl.analysis.split_rhat(scales) < 1.01 < 1.1 < hl.analysis.split_rhat(scales, rank_normalised=True)
     normal = jnp.asarray(autoregressive(0.5, (2, 4000, 1))[..., 0], jnp.float32)
-    bulk = hl.effective_sample_size(normal, rank_normalised=True)
-    np.testing.assert_allclose(hl.effective_sample_size(jnp.exp(3 * normal), rank_normalised=True), bulk, rtol=1e-5)
+    bulk = hl.analysis.effective_sample_size(normal, rank_normalised=True)
+    np.testing.assert_allclose(
+        hl.analysis.effective_sample_size(jnp.exp(3 * normal), rank_normalised=True), bulk, rtol=1e-5
+    )
     cauchy = jnp.tan(jnp.asarray(rng.uniform(-np.pi / 2, np.pi / 2, (2, 4000)), jnp.float32))
-    np.testing.assert_allclose(hl.split_rhat(cauchy, rank_normalised=True), 1, atol=2e-3)
+    np.testing.assert_allclose(hl.analysis.split_rhat(cauchy, rank_normalised=True), 1, atol=2e-3)
 
 
 @pytest.mark.parametrize("rank_normalised", [False, True])
@@ -586,8 +595,8 @@ def test_diagnostics_of_draws_that_do_not_move(rank_normalised: bool) -> None:
     x[0, 0, 2] = np.nan
     x[..., 3] = np.arange(3)[:, None]  # each chain stuck where it started
     draws = jnp.asarray(x, jnp.float32)
-    ess = np.asarray(hl.effective_sample_size(draws, rank_normalised=rank_normalised))
-    rhat = np.asarray(hl.split_rhat(draws, rank_normalised=rank_normalised))
+    ess = np.asarray(hl.analysis.effective_sample_size(draws, rank_normalised=rank_normalised))
+    rhat = np.asarray(hl.analysis.split_rhat(draws, rank_normalised=rank_normalised))
     assert list(np.isnan(ess)) == list(np.isnan(rhat)) == [False, True, True, False]
     assert rhat[0] < 1.1 < 1e3 < rhat[3]
     assert ess[3] < 8 < 100 < ess[0]
@@ -612,7 +621,7 @@ def test_diagnose() -> None:
         lambda s: (s.states, s.energies), many, jax.tree.map(lambda x: x[0], (many.states, many.energies))
     )
     for samples, chains in ((many, 4), (one, 1)):
-        found = hl.diagnose(samples)
+        found = hl.analysis.diagnose(samples)
         assert {name: x.shape for name, x in found.effective_sample_size.items()} == {"a": (2,), "b": (3,)}
         assert list(np.isnan(found.effective_sample_size["a"])) == list(mask)
         assert np.all(np.asarray(found.effective_sample_size["b"]) > 100 * chains)
@@ -621,12 +630,12 @@ def test_diagnose() -> None:
         assert 100 * chains < float(found.energy_effective_sample_size) < 1000 * chains
     batched = eqx.tree_at(lambda s: s.energies, many, many.energies[None])
     with pytest.raises(ValueError, match="one axis of chains"):
-        hl.diagnose(batched)
+        hl.analysis.diagnose(batched)
 
 
 @pytest.mark.usefixtures("no_typecheck")
 def test_bad_draws_are_refused() -> None:
-    for function in (hl.effective_sample_size, hl.split_rhat):
+    for function in (hl.analysis.effective_sample_size, hl.analysis.split_rhat):
         for shape in ((10,), (2, 3), (0, 10)):
             with pytest.raises(ValueError, match="chains, draws"):
                 function(jnp.zeros(shape))

@@ -19,9 +19,9 @@ from helpers import eps, only_full, precision
 
 import hamlayers as hl
 from hamlayers import lagrangians, synapses
-from hamlayers.dynamics import Tolerances
 from hamlayers.dynamics._driven import Driven
 from hamlayers.dynamics._problem import problem_of
+from hamlayers.methods import Tolerances
 
 
 TIGHT = {"rtol": 1e-12, "atol": 1e-12}
@@ -78,19 +78,19 @@ def _joined(state: dict) -> np.ndarray:
 
 METHODS: dict[str, Any] = {
     "nesterov": hl.BlockDescent(),
-    "momentum always": hl.BlockDescent(hl.Nesterov(0)),
+    "momentum always": hl.BlockDescent(hl.methods.Nesterov(0)),
     "plain": hl.BlockDescent(None),
-    "anderson": hl.BlockDescent(hl.Anderson()),
-    "anderson 6": hl.BlockDescent(hl.Anderson(6, 0.0)),
-    "euler": hl.Euler(0.5),
-    "synchronous": hl.Synchronous(),
-    "fixed point": hl.Optimistix(optx.FixedPointIteration(1e-14, 1e-14)),
-    "newton": hl.Optimistix(optx.Newton(1e-13, 1e-13)),
-    "bfgs": hl.Optimistix(optx.BFGS(1e-13, 1e-13)),
-    "nonlinear cg": hl.Optimistix(optx.NonlinearCG(1e-13, 1e-13)),
-    "levenberg": hl.Optimistix(optx.LevenbergMarquardt(1e-13, 1e-13)),
-    "dynamics": hl.Integrate(stepsize_controller=diffrax.PIDController(rtol=1e-9, atol=1e-11)),
-    "exponential": hl.Integrate(solver=hl.ExponentialHeun()),
+    "anderson": hl.BlockDescent(hl.methods.Anderson()),
+    "anderson 6": hl.BlockDescent(hl.methods.Anderson(6, 0.0)),
+    "euler": hl.methods.Euler(0.5),
+    "synchronous": hl.methods.Synchronous(),
+    "fixed point": hl.methods.Optimistix(optx.FixedPointIteration(1e-14, 1e-14)),
+    "newton": hl.methods.Optimistix(optx.Newton(1e-13, 1e-13)),
+    "bfgs": hl.methods.Optimistix(optx.BFGS(1e-13, 1e-13)),
+    "nonlinear cg": hl.methods.Optimistix(optx.NonlinearCG(1e-13, 1e-13)),
+    "levenberg": hl.methods.Optimistix(optx.LevenbergMarquardt(1e-13, 1e-13)),
+    "dynamics": hl.methods.Integrate(stepsize_controller=diffrax.PIDController(rtol=1e-9, atol=1e-11)),
+    "exponential": hl.methods.Integrate(solver=hl.methods.ExponentialHeun()),
 }
 
 
@@ -282,7 +282,7 @@ def test_against_a_minimiser(name: str, x64: None) -> None:
     _assert_honest(network, settled, {}, {})
 
 
-@pytest.mark.parametrize("acceleration", [None, hl.Nesterov(), hl.Anderson()])
+@pytest.mark.parametrize("acceleration", [None, hl.methods.Nesterov(), hl.methods.Anderson()])
 def test_steps_that_backtrack_come_to_rest(acceleration: Any) -> None:
     """By the energy alone, float32 would tell a step down from a step up only to a force of some 1e-3."""
     network = _three(*NETWORKS["itself"]())
@@ -513,9 +513,11 @@ def _drawn(data: st.DataObject, template: str, dtype: Any) -> tuple:
 @pytest.mark.parametrize(
     ("template", "dtype", "acceleration"),
     [
-        pytest.param("chain", np.float32, hl.Anderson(), id="chain, anderson"),
+        pytest.param("chain", np.float32, hl.methods.Anderson(), id="chain, anderson"),
         pytest.param("triangle", np.float64, None, id="triangle, plain, double"),
-        pytest.param("unknown", np.float32, hl.Nesterov(), id="unknown curvature, nesterov", marks=pytest.mark.full),
+        pytest.param(
+            "unknown", np.float32, hl.methods.Nesterov(), id="unknown curvature, nesterov", marks=pytest.mark.full
+        ),
     ],
 )
 @hypothesis.given(data=st.data())
@@ -562,13 +564,13 @@ def test_synchronous_updates_do_rise(x64: None) -> None:
     network = _pair(hl.TanhLayer(8, beta=2.0), hl.TanhLayer(8, beta=2.0), weight)
     start = {"v": np.full(8, 0.3), "h": np.full(8, -3.0)}
     options = {"max_steps": 40, "throw": False}
-    flipping = hl.settle(network, start, method=hl.Synchronous(), **options)
+    flipping = hl.settle(network, start, method=hl.methods.Synchronous(), **options)
     assert not bool(flipping.converged)
     assert float(flipping.energy) > float(network.energy(start)) + 10
     settled = hl.settle(network, start, **options)
     assert bool(settled.converged)
     assert float(settled.energy) < float(network.energy(start)) - 10
-    damped = hl.settle(network, start, method=hl.Euler(0.1), max_steps=400)
+    damped = hl.settle(network, start, method=hl.methods.Euler(0.1), max_steps=400)
     assert float(damped.energy) < float(network.energy(start))
     assert (flipping.monotone, settled.monotone) == (False, True)
 
@@ -580,7 +582,7 @@ def test_an_accelerated_step_too_far_is_not_the_end(x64: None) -> None:
     np.testing.assert_allclose(settled.state["v"], 300.0, rtol=1e-4)
 
 
-class _Reckless(hl.AbstractAcceleration):
+class _Reckless(hl.methods.AbstractAcceleration):
     """Proposes a point without an energy."""
 
     def init(self, start: Any) -> Any:
@@ -664,7 +666,7 @@ def test_a_first_sweep_that_overflows_leaves_the_start_and_its_energy() -> None:
 
 
 @pytest.mark.parametrize("name", UNBOUNDED)
-@pytest.mark.parametrize("acceleration", [hl.Nesterov(), None], ids=["nesterov", "plain"])
+@pytest.mark.parametrize("acceleration", [hl.methods.Nesterov(), None], ids=["nesterov", "plain"])
 def test_energies_without_a_lower_bound(name: str, acceleration: Any) -> None:
     first, second, norm = UNBOUNDED[name]
     network = _pair(first(), second(), norm * np.eye(3, dtype=np.float32))
@@ -682,7 +684,8 @@ def test_energies_without_a_lower_bound(name: str, acceleration: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [hl.Euler(0.5), hl.Synchronous(), hl.Optimistix(optx.FixedPointIteration(1e-5, 1e-5))]
+    "method",
+    [hl.methods.Euler(0.5), hl.methods.Synchronous(), hl.methods.Optimistix(optx.FixedPointIteration(1e-5, 1e-5))],
 )
 def test_other_methods_on_them(method: Any) -> None:
     network = _pair(hl.IdentityLayer(3), hl.ExpLayer(3), np.eye(3, dtype=np.float32))
@@ -784,7 +787,7 @@ def test_ensembles_of_networks(x64: None) -> None:
         ({"rtol": 0.0}, ValueError, "`rtol` must be positive and finite, got 0.0"),
         ({"atol": -1.0}, ValueError, "`atol` must be positive and finite, got -1.0"),
         ({"energy_atol": np.nan}, ValueError, "`energy_atol` must be positive and finite, got nan"),
-        ({"energy_atol": 1.0, "method": hl.Euler(0.1)}, ValueError, "`energy_atol` is for block descent"),
+        ({"energy_atol": 1.0, "method": hl.methods.Euler(0.1)}, ValueError, "`energy_atol` is for block descent"),
         ({"max_steps": 2**31}, ValueError, "`max_steps` must be below 2"),
         ({"rtol": "1"}, TypeError, "`rtol` must be a real number, got '1'"),
         ({"rtol": True}, TypeError, "`rtol` must be a real number, got True"),
@@ -834,23 +837,35 @@ def test_bad_networks_and_states(memory: tuple, no_typecheck: None) -> None:
             TypeError,
             "`acceleration` must be a Nesterov, an Anderson or None, got 'fast'",
         ),
-        (lambda: hl.Nesterov(1.5), ValueError, "`fast` must lie between 0 and 1, got 1.5"),
-        (lambda: hl.Nesterov(np.nan), ValueError, "`fast` must lie between 0 and 1, got nan"),
-        (lambda: hl.Anderson(1), ValueError, "`memory` must be an int of at least 2, got 1"),
-        (lambda: hl.Anderson(3, -1.0), ValueError, "`regularisation` must be finite and not negative, got -1.0"),
-        (lambda: hl.Euler(0.0), ValueError, "Euler: `step` must be positive and finite, got"),
-        (lambda: hl.Optimistix(optx.Bisection(0.1, 0.1)), TypeError, "Optimistix: Bisection searches an interval"),
+        (lambda: hl.methods.Nesterov(1.5), ValueError, "`fast` must lie between 0 and 1, got 1.5"),
+        (lambda: hl.methods.Nesterov(np.nan), ValueError, "`fast` must lie between 0 and 1, got nan"),
+        (lambda: hl.methods.Anderson(1), ValueError, "`memory` must be an int of at least 2, got 1"),
         (
-            lambda: hl.Integrate(solver=diffrax.SemiImplicitEuler()),
+            lambda: hl.methods.Anderson(3, -1.0),
+            ValueError,
+            "`regularisation` must be finite and not negative, got -1.0",
+        ),
+        (lambda: hl.methods.Euler(0.0), ValueError, "Euler: `step` must be positive and finite, got"),
+        (
+            lambda: hl.methods.Optimistix(optx.Bisection(0.1, 0.1)),
+            TypeError,
+            "Optimistix: Bisection searches an interval",
+        ),
+        (
+            lambda: hl.methods.Integrate(solver=diffrax.SemiImplicitEuler()),
             TypeError,
             "one for ordinary differential equations",
         ),
-        (lambda: hl.Integrate(solver=diffrax.Euler()), ValueError, "Integrate: Euler has no error estimate"),
-        (lambda: hl.Integrate(dt0=0.0), ValueError, "`dt0`"),
-        (lambda: hl.Optimistix(3), TypeError, "Optimistix: `solver` must be an optimistix solver, got int"),
-        (lambda: hl.Integrate(-1.0), ValueError, "Integrate: `t1` must be positive and finite"),
-        (lambda: hl.Integrate(solver=3), TypeError, "Integrate: `solver` must be a diffrax solver, got int"),
-        (lambda: hl.Integrate(stepsize_controller=3), TypeError, "Integrate: `stepsize_controller` must be a diffrax"),
+        (lambda: hl.methods.Integrate(solver=diffrax.Euler()), ValueError, "Integrate: Euler has no error estimate"),
+        (lambda: hl.methods.Integrate(dt0=0.0), ValueError, "`dt0`"),
+        (lambda: hl.methods.Optimistix(3), TypeError, "Optimistix: `solver` must be an optimistix solver, got int"),
+        (lambda: hl.methods.Integrate(-1.0), ValueError, "Integrate: `t1` must be positive and finite"),
+        (lambda: hl.methods.Integrate(solver=3), TypeError, "Integrate: `solver` must be a diffrax solver, got int"),
+        (
+            lambda: hl.methods.Integrate(stepsize_controller=3),
+            TypeError,
+            "Integrate: `stepsize_controller` must be a diffrax",
+        ),
     ],
 )
 def test_bad_methods(make: Callable, error: type, message: str, no_typecheck: None) -> None:

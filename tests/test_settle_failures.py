@@ -26,11 +26,11 @@ def _pair(first: Any, second: Any, weight: Any) -> hl.HAM:
 EVERY_METHOD = [
     hl.BlockDescent(),
     hl.BlockDescent(None),
-    hl.BlockDescent(hl.Anderson()),
-    hl.Euler(0.3),
-    hl.Synchronous(),
-    hl.Optimistix(optx.FixedPointIteration(1e-5, 1e-5)),
-    hl.Integrate(),
+    hl.BlockDescent(hl.methods.Anderson()),
+    hl.methods.Euler(0.3),
+    hl.methods.Synchronous(),
+    hl.methods.Optimistix(optx.FixedPointIteration(1e-5, 1e-5)),
+    hl.methods.Integrate(),
 ]
 
 
@@ -58,12 +58,14 @@ def test_slow_growth_without_a_lower_bound(method: Any, dtype: Any) -> None:
 def test_large_bounded_states_are_not_called_unbounded() -> None:
     network = _pair(hl.IdentityLayer(4), hl.SoftmaxLayer(3), 1e9 * np.eye(4, 3, dtype=np.float32))
     with pytest.raises(RuntimeError, match="are large, and if they still grow"):
-        hl.settle(network, {"v": np.array([1.0, 0.5, -0.3, 0.2], np.float32)}, method=hl.Euler(0.5), max_steps=1)
+        hl.settle(
+            network, {"v": np.array([1.0, 0.5, -0.3, 0.2], np.float32)}, method=hl.methods.Euler(0.5), max_steps=1
+        )
 
 
 def test_a_solver_that_stops_by_itself() -> None:
     network = _pair(hl.IdentityLayer(4), hl.TanhLayer(6), _random(4, 6, seed=40).astype(np.float32))
-    for method in (hl.Optimistix(optx.FixedPointIteration(1e-1, 1e-1)), hl.Integrate(1.0)):
+    for method in (hl.methods.Optimistix(optx.FixedPointIteration(1e-1, 1e-1)), hl.methods.Integrate(1.0)):
         with pytest.raises(RuntimeError, match="the solver stopped by its own tolerances, or its end time"):
             hl.settle(network, {"v": np.ones(4, np.float32)}, method=method)
 
@@ -96,7 +98,7 @@ def test_half_precision(dtype: Any) -> None:
     start = {"v": jnp.asarray(_random(4, seed=42), dtype)}
     wide = _pair(hl.IdentityLayer(4), hl.SoftmaxLayer(3, beta=2.0), weight.astype(jnp.float32))
     exact = hl.settle(wide, {"v": start["v"].astype(jnp.float32)}).state["v"]
-    for method in (hl.BlockDescent(), hl.BlockDescent(hl.Anderson()), hl.Integrate(100.0)):
+    for method in (hl.BlockDescent(), hl.BlockDescent(hl.methods.Anderson()), hl.methods.Integrate(100.0)):
         settled = hl.settle(network, start, method=method, rtol=0.03, atol=0.03)
         assert settled.state["v"].dtype == dtype
         np.testing.assert_allclose(settled.state["v"].astype(jnp.float32), exact, atol=0.15)
@@ -105,11 +107,13 @@ def test_half_precision(dtype: Any) -> None:
 @pytest.mark.parametrize(
     "method",
     [
-        hl.Integrate(solver=hl.ExponentialHeun()),
-        pytest.param(hl.Integrate(solver=diffrax.Kvaerno3()), marks=pytest.mark.full),
-        pytest.param(hl.Integrate(solver=diffrax.HalfSolver(hl.ExponentialEuler())), marks=pytest.mark.full),
-        pytest.param(hl.Integrate(solver=hl.ExponentialEuler(), dt0=0.5), marks=pytest.mark.full),
-        hl.Optimistix(optx.BFGS(1e-6, 1e-6)),
+        hl.methods.Integrate(solver=hl.methods.ExponentialHeun()),
+        pytest.param(hl.methods.Integrate(solver=diffrax.Kvaerno3()), marks=pytest.mark.full),
+        pytest.param(
+            hl.methods.Integrate(solver=diffrax.HalfSolver(hl.methods.ExponentialEuler())), marks=pytest.mark.full
+        ),
+        pytest.param(hl.methods.Integrate(solver=hl.methods.ExponentialEuler(), dt0=0.5), marks=pytest.mark.full),
+        hl.methods.Optimistix(optx.BFGS(1e-6, 1e-6)),
     ],
     ids=["exponential", "implicit", "half", "constant", "bfgs"],
 )
@@ -117,7 +121,7 @@ def test_delegated_solvers_in_single_precision(method: Any) -> None:
     network = _pair(hl.IdentityLayer(4), hl.SoftmaxLayer(6, beta=2.0), 0.5 * _random(4, 6, seed=43).astype(np.float32))
     start = {"v": _random(4, seed=44).astype(np.float32)}
     # A minimiser sees forces only through the energy, whose rounding hides those below its square root.
-    rtol = 4 * float(np.sqrt(eps(np.float32))) if isinstance(method, hl.Optimistix) else 1e-4
+    rtol = 4 * float(np.sqrt(eps(np.float32))) if isinstance(method, hl.methods.Optimistix) else 1e-4
     settled = hl.settle(network, start, method=method, rtol=rtol, atol=1e-5, max_steps=20_000)
     assert settled.state["v"].dtype == np.float32
     np.testing.assert_allclose(settled.state["v"], hl.settle(network, start).state["v"], atol=2e-3)

@@ -395,7 +395,7 @@ def test_memory_does_not_grow_with_the_number_of_steps() -> None:
     arrays, statics = eqx.partition((network, start, inputs), eqx.is_inexact_array)
 
     def used(gradient: Any, max_steps: int) -> int:
-        method = hl.BlockDescent(None if isinstance(gradient, hl.Unrolled) else hl.Nesterov())
+        method = hl.BlockDescent(None if isinstance(gradient, hl.Unrolled) else hl.methods.Nesterov())
 
         def value(arrays: Any) -> jax.Array:
             network, start, inputs = eqx.combine(arrays, statics)
@@ -412,9 +412,9 @@ def test_memory_does_not_grow_with_the_number_of_steps() -> None:
 @pytest.mark.full
 def test_the_derivative_does_not_depend_on_the_method(small: np.ndarray, x64: None) -> None:
     for method in (
-        hl.Euler(0.4),
-        hl.BlockDescent(hl.Anderson()),
-        hl.Optimistix(optx.FixedPointIteration(1e-14, 1e-14)),
+        hl.methods.Euler(0.4),
+        hl.BlockDescent(hl.methods.Anderson()),
+        hl.methods.Optimistix(optx.FixedPointIteration(1e-14, 1e-14)),
     ):
         assert _error(_gradient(_small(), hl.Implicit(), method=method), small) < 1e-6
 
@@ -426,9 +426,11 @@ def test_the_derivative_does_not_depend_on_the_method(small: np.ndarray, x64: No
     "method",
     [
         pytest.param(hl.BlockDescent(None), id="plain"),
-        pytest.param(hl.BlockDescent(hl.Anderson()), id="anderson", marks=pytest.mark.full),
-        pytest.param(hl.Synchronous(), id="synchronous", marks=pytest.mark.full),
-        pytest.param(hl.Optimistix(optx.FixedPointIteration(1e-14, 1e-14)), id="optimistix", marks=pytest.mark.full),
+        pytest.param(hl.BlockDescent(hl.methods.Anderson()), id="anderson", marks=pytest.mark.full),
+        pytest.param(hl.methods.Synchronous(), id="synchronous", marks=pytest.mark.full),
+        pytest.param(
+            hl.methods.Optimistix(optx.FixedPointIteration(1e-14, 1e-14)), id="optimistix", marks=pytest.mark.full
+        ),
     ],
 )
 def test_unrolled_goes_through_every_method(method: Any, small: np.ndarray, x64: None) -> None:
@@ -438,7 +440,7 @@ def test_unrolled_goes_through_every_method(method: Any, small: np.ndarray, x64:
 
 @pytest.mark.full
 def test_unrolled_goes_through_the_dynamics(small: np.ndarray, x64: None) -> None:
-    method = hl.Integrate(100.0, stepsize_controller=diffrax.PIDController(rtol=1e-9, atol=1e-11, dtmax=0.5))
+    method = hl.methods.Integrate(100.0, stepsize_controller=diffrax.PIDController(rtol=1e-9, atol=1e-11, dtmax=0.5))
     options = {"rtol": 1e-7, "atol": 1e-8, "max_steps": 4096}
     assert _error(_gradient(_small(), hl.Unrolled(), method=method, **options), small) < 1e-4
 

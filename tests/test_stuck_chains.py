@@ -21,8 +21,8 @@ def test_chains_that_stand_still(rank_normalised: bool) -> None:
         draws[:stuck, :, k] = value
     draws[0, 200:, 6] = draws[0, 200, 6]
     x = jnp.asarray(draws, jnp.float32)
-    ess = np.asarray(hl.effective_sample_size(x, rank_normalised=rank_normalised))
-    rhat = np.asarray(hl.split_rhat(x, rank_normalised=rank_normalised))
+    ess = np.asarray(hl.analysis.effective_sample_size(x, rank_normalised=rank_normalised))
+    rhat = np.asarray(hl.analysis.split_rhat(x, rank_normalised=rank_normalised))
     halves = np.array([2 * stuck for stuck, _ in cases] + [1])
     assert np.all(ess[:7] <= (8 / halves) ** 2 * (1 + 1e-6))
     assert np.all(rhat[:7] == np.inf)
@@ -32,5 +32,5 @@ def test_chains_that_stand_still(rank_normalised: bool) -> None:
 
 def test_chains_that_are_all_equal_have_no_size() -> None:
     x = jnp.full((4, 100), 0.1, jnp.float32)
-    assert np.isnan(hl.effective_sample_size(x))
-    assert np.isnan(hl.split_rhat(x))
+    assert np.isnan(hl.analysis.effective_sample_size(x))
+    assert np.isnan(hl.analysis.split_rhat(x))

@@ -144,7 +144,9 @@ def linear() -> hl.HAM:
 def test_long_chains_give_the_gradient_of_the_likelihood(others: str) -> None:
     model, data = linear(), 1.5 * draw(200, 3, seed=24)
     # the default solver of `sample` has the exact stationary density for linear forces
-    rule = ContrastiveDivergence("v", temperature=0.7, steps=80, dt0=0.2, others=others, solver=hl.LeimkuhlerMatthews())
+    rule = ContrastiveDivergence(
+        "v", temperature=0.7, steps=80, dt0=0.2, others=others, solver=hl.methods.LeimkuhlerMatthews()
+    )
     found, error = estimates(rule, model, data, weight_of)
     expected = likelihood_slope(np.asarray(weight_of(model)), np.asarray(data), 0.7)
     assert_within(found, expected, 5 * error)
@@ -170,7 +172,9 @@ def test_long_chains_in_a_bent_energy_give_the_gradient_of_the_likelihood() -> N
         return jnp.mean(jax.vmap(lambda x: model.energy({"v": x}))(data)) / temperature + total
 
     gradient = eqx.filter_grad(nll)(model)
-    rule = ContrastiveDivergence("v", temperature=temperature, steps=400, dt0=0.05, solver=hl.LeimkuhlerMatthews())
+    rule = ContrastiveDivergence(
+        "v", temperature=temperature, steps=400, dt0=0.05, solver=hl.methods.LeimkuhlerMatthews()
+    )
     many = jnp.tile(data, (100, 1))
     found, error = estimates(rule, model, many, flat)
     expected = flat(gradient)
@@ -188,7 +192,7 @@ def test_data_of_the_density_itself_give_no_gradient_after_one_step(solver: str)
         {"v": hl.IdentityLayer(1)}, synapses={"w": synapses.Dense(jnp.zeros((1, 1)))}, connections=[(("v", "v"), "w")]
     )
     data = jnp.sqrt(temperature) * jax.random.normal(jax.random.key(8), (20000, 1))
-    chosen = None if solver == "the default" else hl.LeimkuhlerMatthews()
+    chosen = None if solver == "the default" else hl.methods.LeimkuhlerMatthews()
     rule = ContrastiveDivergence("v", temperature=temperature, steps=1, dt0=h, solver=chosen)
     found, error = estimates(rule, layer, data, weight_of, repeats=4)
     # E = x^2 / 2 - w x^2: the derivative in w is the change of the variance over T, here that of one step from T

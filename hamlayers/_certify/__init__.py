@@ -1,7 +1,7 @@
 """What can be proven of a network: see [`hamlayers.certify`][]."""
 
 from ._certify import certify as certify
-from ._growth import Growth as Growth, growth as growth
+from ._growth import ConjugateGrowth as ConjugateGrowth, growth as growth
 from ._report import (
     Certificate as Certificate,
     ConnectionRow as ConnectionRow,

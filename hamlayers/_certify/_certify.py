@@ -44,7 +44,7 @@ def certify(
     `Dense`, `Bias` and `Memory` synapses and the Lagrangians of this library are known; of other functions the program
     is read, as synapses (quadratic forms, bounds from below) and in
     [`FromActivation`][hamlayers.lagrangians.FromActivation], if it promises to be convex. For a Lagrangian of your own
-    see [`hamlayers.growth`][].
+    see [`hamlayers.analysis.growth`][].
 
     It runs on the host, in double precision, and is no part of compiled code.
 

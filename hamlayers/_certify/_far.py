@@ -17,8 +17,9 @@ PerNeuron = float | Float[np.ndarray, "..."]
 
 @final
 class Far(NamedTuple):
-    """One side of an increasing activation `g(x)`: the rate and the coefficient of its conjugate, as in `Growth`, the
-    bound of the activation, and whether rate and coefficient are those of `L*` and not merely lower bounds."""
+    """One side of an increasing activation `g(x)`: the rate and the coefficient of its conjugate, as in
+    `ConjugateGrowth`, the bound of the activation, and whether rate and coefficient are those of `L*` and not merely
+    lower bounds."""
 
     rate: PerNeuron
     coefficient: PerNeuron

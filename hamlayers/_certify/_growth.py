@@ -17,7 +17,7 @@ PerNeuron: TypeAlias = float | Float[np.ndarray, "..."]
 
 
 @final
-class Growth(NamedTuple):
+class ConjugateGrowth(NamedTuple):
     """What is known of a Lagrangian's conjugate `L*` far out; pairs are for activations going to minus and to plus
     infinity.
 
@@ -48,12 +48,13 @@ class Growth(NamedTuple):
 
 
 @functools.singledispatch
-def growth(lagrangian: Any, shape: tuple[int, ...]) -> Growth:
-    """How fast the conjugate of a Lagrangian grows, for a layer of the given shape: a [`hamlayers.Growth`][].
+def growth(lagrangian: Any, shape: tuple[int, ...]) -> ConjugateGrowth:
+    """How fast the conjugate of a Lagrangian grows, for a layer of the given shape.
 
-    It decides, with the weights, whether an energy is bounded below. For a class of your own register a function,
-    `@hl.growth.register(MyLagrangian)`, of the Lagrangian and the shape; what is registered is believed. Without one
-    nothing but `convex` is taken to be known of it: that much bounds what it does beside bounded layers.
+    It is a [`hamlayers.analysis.ConjugateGrowth`][]. It decides, with the weights, whether an energy is
+    bounded below. For a class of your own register a function, `@hl.analysis.growth.register(MyLagrangian)`, of the
+    Lagrangian and the shape; what is registered is believed. Without one nothing but `convex` is taken to be known of
+    it: that much bounds what it does beside bounded layers.
 
     **Arguments:**
 
@@ -67,67 +68,67 @@ def growth(lagrangian: Any, shape: tuple[int, ...]) -> Growth:
     """
     if not isinstance(lagrangian, lg.AbstractLagrangian):
         raise TypeError(f"growth: `lagrangian` must be a Lagrangian, got {type(lagrangian).__name__}.")
-    return Growth(convex=lagrangian.convex)
+    return ConjugateGrowth(convex=lagrangian.convex)
 
 
-def _bounded(low: PerNeuron, high: PerNeuron, smoothness: float, **more: Any) -> Growth:
-    return Growth((0.0, 0.0), (0.0, 0.0), (low, high), smoothness, asymptotic=True, **more)
+def _bounded(low: PerNeuron, high: PerNeuron, smoothness: float, **more: Any) -> ConjugateGrowth:
+    return ConjugateGrowth((0.0, 0.0), (0.0, 0.0), (low, high), smoothness, asymptotic=True, **more)
 
 
-def _one_sided(rate: float, coefficient: float, smoothness: float, *, pure: bool) -> Growth:
-    return Growth((0.0, rate), (0.0, coefficient), (0.0, math.inf), smoothness, asymptotic=True, pure=pure)
+def _one_sided(rate: float, coefficient: float, smoothness: float, *, pure: bool) -> ConjugateGrowth:
+    return ConjugateGrowth((0.0, rate), (0.0, coefficient), (0.0, math.inf), smoothness, asymptotic=True, pure=pure)
 
 
 @growth.register(lg.Identity)
 @growth.register(lg.SoftThreshold)
-def _of_identity(lagrangian: lg.Identity | lg.SoftThreshold, shape: tuple[int, ...]) -> Growth:
+def _of_identity(lagrangian: lg.Identity | lg.SoftThreshold, shape: tuple[int, ...]) -> ConjugateGrowth:
     pure = isinstance(lagrangian, lg.Identity)
-    return Growth((0.5, 0.5), (0.5, 0.5), smoothness=1.0, asymptotic=True, pure=pure)
+    return ConjugateGrowth((0.5, 0.5), (0.5, 0.5), smoothness=1.0, asymptotic=True, pure=pure)
 
 
 @growth.register(lg.ReLU)
-def _of_relu(lagrangian: Any, shape: tuple[int, ...]) -> Growth:
+def _of_relu(lagrangian: Any, shape: tuple[int, ...]) -> ConjugateGrowth:
     return _one_sided(0.5, 0.5, 1.0, pure=True)
 
 
 @growth.register(lg.RePU)
-def _of_repu(lagrangian: lg.RePU, shape: tuple[int, ...]) -> Growth:
+def _of_repu(lagrangian: lg.RePU, shape: tuple[int, ...]) -> ConjugateGrowth:
     rate = 1 - 1 / lagrangian.n
     return _one_sided(rate, rate, 1.0 if lagrangian.n == 2 else math.inf, pure=True)
 
 
 @growth.register(lg.Exp)
 @growth.register(lg.Rexp)
-def _of_exponential(lagrangian: lg.Exp | lg.Rexp, shape: tuple[int, ...]) -> Growth:
+def _of_exponential(lagrangian: lg.Exp | lg.Rexp, shape: tuple[int, ...]) -> ConjugateGrowth:
     return _one_sided(1.0, 1 / float(lagrangian.beta), math.inf, pure=False)
 
 
 @growth.register(lg.Sigmoid)
-def _of_sigmoid(lagrangian: lg.Sigmoid, shape: tuple[int, ...]) -> Growth:
+def _of_sigmoid(lagrangian: lg.Sigmoid, shape: tuple[int, ...]) -> ConjugateGrowth:
     scale = float(lagrangian.scale)
     return _bounded(0.0, scale, scale * float(lagrangian.beta) / 4)
 
 
 @growth.register(lg.Tanh)
-def _of_tanh(lagrangian: lg.Tanh, shape: tuple[int, ...]) -> Growth:
+def _of_tanh(lagrangian: lg.Tanh, shape: tuple[int, ...]) -> ConjugateGrowth:
     return _bounded(-1.0, 1.0, float(lagrangian.beta))
 
 
 @growth.register(lg.Erf)
-def _of_erf(lagrangian: lg.Erf, shape: tuple[int, ...]) -> Growth:
+def _of_erf(lagrangian: lg.Erf, shape: tuple[int, ...]) -> ConjugateGrowth:
     return _bounded(-1.0, 1.0, 2 / math.sqrt(math.pi))
 
 
 @growth.register(lg.Softmax)
 @growth.register(lg.Ghostmax)
-def _of_softmax(lagrangian: lg.Softmax | lg.Ghostmax, shape: tuple[int, ...]) -> Growth:
+def _of_softmax(lagrangian: lg.Softmax | lg.Ghostmax, shape: tuple[int, ...]) -> ConjugateGrowth:
     axes, ghost = lagrangian.coupled_axes(shape), isinstance(lagrangian, lg.Ghostmax)
     return _bounded(0.0, 1.0, float(lagrangian.beta) / 2, simplex=axes, ghost=ghost)
 
 
 @growth.register(lg.LayerNorm)
 @growth.register(lg.SphericalNorm)
-def _of_norm(lagrangian: lg.LayerNorm | lg.SphericalNorm, shape: tuple[int, ...]) -> Growth:
+def _of_norm(lagrangian: lg.LayerNorm | lg.SphericalNorm, shape: tuple[int, ...]) -> ConjugateGrowth:
     count = math.prod(shape[axis] for axis in lagrangian.coupled_axes(shape))
     gamma, delta = float(lagrangian.gamma), np.asarray(lagrangian.delta, np.float64)
     radius = gamma * (math.sqrt(count) if isinstance(lagrangian, lg.LayerNorm) else 1.0)
@@ -135,14 +136,14 @@ def _of_norm(lagrangian: lg.LayerNorm | lg.SphericalNorm, shape: tuple[int, ...]
 
 
 @growth.register(lg.Spline)
-def _of_spline(lagrangian: lg.Spline, shape: tuple[int, ...]) -> Growth:
+def _of_spline(lagrangian: lg.Spline, shape: tuple[int, ...]) -> ConjugateGrowth:
     slopes = np.abs(np.asarray(lagrangian.slopes, np.float64))
     outer = [_per_neuron(np.asarray(slopes[..., k]), shape, lagrangian.axis) for k in (0, -1)]
     knots = lagrangian.grid.knots
     at_ends = [np.asarray(lagrangian.activation(jnp.full(shape, float(knots[k]))), np.float64) for k in (0, -1)]
     # the values at the ends are rounded: a little wider is safe
     low, high = (g + sign * 1e-5 * (1 + np.abs(g)) for g, sign in zip(at_ends, (-1, 1), strict=True))
-    return Growth(
+    return ConjugateGrowth(
         *_linear_sides(*outer),
         (np.where(outer[0] > 0, -np.inf, low), np.where(outer[1] > 0, np.inf, high)),
         float(np.max(slopes)),
@@ -151,21 +152,21 @@ def _of_spline(lagrangian: lg.Spline, shape: tuple[int, ...]) -> Growth:
 
 
 @growth.register(lg.ReLUBasis)
-def _of_relu_basis(lagrangian: lg.ReLUBasis, shape: tuple[int, ...]) -> Growth:
+def _of_relu_basis(lagrangian: lg.ReLUBasis, shape: tuple[int, ...]) -> ConjugateGrowth:
     slope = np.sum(np.abs(np.asarray(lagrangian.weights, np.float64)), axis=-1)
     slope = _per_neuron(np.asarray(slope), shape, lagrangian.axis)
     ends = (0.0, np.where(slope > 0, np.inf, 0.0))
-    return Growth(*_linear_sides(np.zeros_like(slope), slope), ends, float(np.max(slope)), asymptotic=True)
+    return ConjugateGrowth(*_linear_sides(np.zeros_like(slope), slope), ends, float(np.max(slope)), asymptotic=True)
 
 
 @growth.register(lg.FromActivation)
-def _of_activation(lagrangian: lg.FromActivation, shape: tuple[int, ...]) -> Growth:
+def _of_activation(lagrangian: lg.FromActivation, shape: tuple[int, ...]) -> ConjugateGrowth:
     # that it increases was checked on an interval, which says nothing about what happens far out, unless promised
     if not (lagrangian.promised and lagrangian.convex):
-        return Growth(convex=False)
+        return ConjugateGrowth(convex=False)
     sides = [far_out(lagrangian.activation, shape, side) for side in (-1.0, 1.0)]
     low, high = (side.end for side in sides)
-    return Growth(
+    return ConjugateGrowth(
         (sides[0].rate, sides[1].rate),
         (sides[0].coefficient, sides[1].coefficient),
         (low, high),
@@ -174,7 +175,7 @@ def _of_activation(lagrangian: lg.FromActivation, shape: tuple[int, ...]) -> Gro
 
 
 @growth.register(lg.Grouped)
-def _of_grouped(lagrangian: lg.Grouped, shape: tuple[int, ...]) -> Growth:
+def _of_grouped(lagrangian: lg.Grouped, shape: tuple[int, ...]) -> ConjugateGrowth:
     axis = lagrangian.axis % len(shape)
     part = (*shape[:axis], shape[axis] // lagrangian.groups, *shape[axis + 1 :])
     found = [growth(member, part) for member in lagrangian.members]
@@ -183,7 +184,7 @@ def _of_grouped(lagrangian: lg.Grouped, shape: tuple[int, ...]) -> Growth:
         sides = [[np.broadcast_to(getattr(each, field)[k], part) for each in found] for k in (0, 1)]
         return np.concatenate(sides[0], axis), np.concatenate(sides[1], axis)
 
-    return Growth(
+    return ConjugateGrowth(
         joined("rates"),
         joined("coefficients"),
         joined("ends"),

@@ -17,7 +17,7 @@ from ..lagrangians import AbstractLagrangian, FromActivation
 from ..synapses import Decomposition
 from ._bounds import Bounds
 from ._functions import Form, least_value, quadratic_form
-from ._growth import Growth, growth
+from ._growth import ConjugateGrowth, growth
 from ._terms import terms_of
 from ._wide import double_precision, widened
 
@@ -205,8 +205,8 @@ def _block(
     virtual: bool = False,
 ) -> Block:
     known = growth(lagrangian, shape)
-    if not isinstance(known, Growth):
-        raise TypeError(f"certify: `growth` of {type(lagrangian).__name__} must give a Growth, got {known!r}.")
+    if not isinstance(known, ConjugateGrowth):
+        raise TypeError(f"certify: `growth` of {type(lagrangian).__name__} must give a ConjugateGrowth, got {known!r}.")
     if not doubt and not known.convex:
         promise = " (`convex=True` promises it)" if isinstance(lagrangian, FromActivation) else ""
         doubt = f"{type(lagrangian).__name__} of {name!r} is not known to be convex{promise}"

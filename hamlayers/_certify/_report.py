@@ -44,13 +44,13 @@ class Certificate(NamedTuple):
     - `level`: the level asked for.
     - `falsifying_state`: where unbounded, a state whose energy is below the level; else `None`.
     - `falsifying_energy`: the energy of that state, by `network.energy`.
-    - `connections`: a [`hamlayers.ConnectionRow`][] for each connection.
-    - `convexity`: a [`hamlayers.ConvexityRow`][] for each layer and each memory.
-    - `descent`: a [`hamlayers.DescentRow`][] for each solver.
+    - `connections`: a [`hamlayers.analysis.ConnectionRow`][] for each connection.
+    - `convexity`: a [`hamlayers.analysis.ConvexityRow`][] for each layer and each memory.
+    - `descent`: a [`hamlayers.analysis.DescentRow`][] for each solver.
     - `state`: the state at which the following were taken.
     - `at`: what state that is.
-    - `flat`: a [`hamlayers.FlatRow`][] for each layer some of whose directions no activation feels.
-    - `euler`: the largest stable step of explicit Euler, a [`hamlayers.EulerStep`][].
+    - `flat`: a [`hamlayers.analysis.FlatRow`][] for each layer some of whose directions no activation feels.
+    - `euler`: the largest stable step of explicit Euler, a [`hamlayers.analysis.EulerStep`][].
     """
 
     bounded: Bounded

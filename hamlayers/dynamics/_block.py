@@ -27,7 +27,8 @@ class BlockDescent(AbstractIteration):
 
     **Arguments:**
 
-    - `acceleration`: [`hamlayers.Nesterov`][] (the default), [`hamlayers.Anderson`][], or `None` for plain sweeps.
+    - `acceleration`: [`hamlayers.methods.Nesterov`][] (the default), [`hamlayers.methods.Anderson`][], or `None` for
+        plain sweeps.
 
     **Raises:** `TypeError` for another kind of `acceleration`.
 

@@ -142,11 +142,11 @@ class ExponentialHeun(diffrax.AbstractAdaptiveSolver):
     """Second-order exponential time differencing (ETD2RK) with ETD1 as its error estimate; adaptive or constant steps.
 
     `a = y0 + dt phi_1(-r dt) f(y0)`, `y1 = a + dt phi_2(-r dt) [f(a) - f(y0) + r (a - y0)]`: two evaluations a step.
-    The default of [`hamlayers.integrate`][]; for tight tolerances take [`hamlayers.ExponentialRK5`][].
+    The default of [`hamlayers.integrate`][]; for tight tolerances take [`hamlayers.methods.ExponentialRK5`][].
 
     **Arguments:**
 
-    - `rate`: as for [`hamlayers.ExponentialEuler`][].
+    - `rate`: as for [`hamlayers.methods.ExponentialEuler`][].
     """
 
     rate: Callable[[Any], Rates] | None = None

@@ -116,16 +116,16 @@ class FifthOrderInterpolation(diffrax.AbstractLocalInterpolation):
 class ExponentialRK5(diffrax.AbstractAdaptiveSolver):
     """Fifth-order exponential Runge-Kutta method with a fourth-order error estimate; adaptive or constant steps.
 
-    Like [`hamlayers.ExponentialHeun`][] it treats the decay exactly, so that no stability limit of a fast layer holds
-    its steps back, and a fixed point of the network is one of the method, whatever the step. Eight evaluations a step.
-    The default of [`hamlayers.integrate`][] with a controller of `rtol < 1e-3`.
+    Like [`hamlayers.methods.ExponentialHeun`][] it treats the decay exactly, so that no stability limit of a fast layer
+    holds its steps back, and a fixed point of the network is one of the method, whatever the step. Eight evaluations a
+    step. The default of [`hamlayers.integrate`][] with a controller of `rtol < 1e-3`.
 
     The error estimate compares the step with the exact decay under the cubic through four other stages, the end of
     the step among them.
 
     **Arguments:**
 
-    - `rate`: as for [`hamlayers.ExponentialEuler`][].
+    - `rate`: as for [`hamlayers.methods.ExponentialEuler`][].
 
     **Source:** Luan and Ostermann (2014), doi:10.1016/j.cam.2013.04.041, `ExpRK5s8`.
     """

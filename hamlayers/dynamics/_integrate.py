@@ -140,9 +140,9 @@ def integrate(
     - `t1`, `t0`: the interval, in the units of `tau`; `t1 < t0` runs backwards. The clock starts at `t0`, so a late one
         costs no precision; a controller class of your own sees the time since. (Keyword only, like all that follow.)
     - `dt0`: the (first) step; given without a controller it is the constant step.
-    - `solver`: any diffrax solver. Default: [`hamlayers.ExponentialHeun`][], whose step no stability limit holds back;
-        with a controller of `rtol < 1e-3` [`hamlayers.ExponentialRK5`][]; with `metric="state"` or a
-        `BacksolveAdjoint`, which have no such decay, `diffrax.Tsit5`.
+    - `solver`: any diffrax solver. Default: [`hamlayers.methods.ExponentialHeun`][], whose step no stability limit
+        holds back; with a controller of `rtol < 1e-3` [`hamlayers.methods.ExponentialRK5`][]; with `metric="state"` or
+        a `BacksolveAdjoint`, which have no such decay, `diffrax.Tsit5`.
     - `stepsize_controller`: any diffrax controller. Default: constant steps if `dt0` is given, else
         `PIDController(rtol=1e-3, atol=1e-4)` with steps of at most twice the largest `tau`, without which the
         derivative of a solve through a long approach to a fixed point is far less accurate than the solve itself;
@@ -150,7 +150,7 @@ def integrate(
     - `saveat`: what to save. Default: both ends. An adjoint that takes only some kinds of saves takes no others here.
     - `clamp`: layers to hold: `True` for a whole one, or a boolean array of its shape.
     - `inputs`: currents `u` by layer name, arrays that broadcast to the layers' shapes, or a function of time giving
-        such a dict. Where they jump take [`hamlayers.Piecewise`][] or [`hamlayers.AbstractInputs`][]: a plain
+        such a dict. Where they jump take [`hamlayers.Piecewise`][] or [`hamlayers.methods.AbstractInputs`][]: a plain
         function's pulse that is shorter than a step is lost.
     - `metric`: `"activation"` for the equation above; `"state"` for `tau_i dx_i/dt = -dE/dx_i = hess L_i (I_i - x_i)`.
     - `adjoint`, `event`, `max_steps`, `progress_meter`: diffrax's; an `event`'s condition is called with the state,

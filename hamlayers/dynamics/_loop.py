@@ -110,7 +110,9 @@ class Step(NamedTuple):
 
 
 class AbstractMethod(eqx.Module):
-    """A way to settle a network. Subclass [`hamlayers.AbstractIteration`][] or [`hamlayers.AbstractDelegate`][]."""
+    """A way to settle a network, by steps ([`hamlayers.methods.AbstractIteration`][]) or by another library
+    ([`hamlayers.methods.AbstractDelegate`][]).
+    """
 
     @property
     @abstractmethod

@@ -44,7 +44,7 @@ class Samples(eqx.Module):
 
 
 @final
-class _Problem(NamedTuple):
+class _Langevin(NamedTuple):
     network: HAM
     frozen: Frozen
     inputs: Inputs
@@ -107,12 +107,12 @@ def sample(
     - `thinning`: the time between samples, a multiple of `dt0`. Default: `dt0`.
     - `chains`: the number of independent chains, as a leading axis; `None` for one without it.
     - `solver`: any diffrax solver for stochastic equations with additive noise. Default:
-        [`hamlayers.LeimkuhlerMatthews`][].
+        [`hamlayers.methods.LeimkuhlerMatthews`][].
     - `clamp`: layers to hold: `True` for a whole one, or a boolean array of its shape.
     - `inputs`: as for [`hamlayers.integrate`][]; jumps are seen at the next step.
     - `throw`: as for [`hamlayers.integrate`][].
 
-    **Returns:** [`hamlayers.Samples`][], which [`hamlayers.diagnose`][] judges.
+    **Returns:** [`hamlayers.Samples`][], which [`hamlayers.analysis.diagnose`][] judges.
 
     **Raises:**
 
@@ -133,7 +133,7 @@ def sample(
     check_clock("sample", network, currents, start.dtype, t0=t0, t1=t1)
     check_clock("sample", network, temperature, start.dtype, t0=t0, t1=t1, name="temperature")
     currents, clock = hoisted(currents, start.dtype), clock_of(as_times("sample", t0, t1, None), currents)
-    problem = _Problem(closed_now(network, partial), frozen, currents, as_temperature(temperature, start), clock, step)
+    problem = _Langevin(closed_now(network, partial), frozen, currents, as_temperature(temperature, start), clock, step)
     keys = as_keys(key, chains)
     samples = _sample(problem, partial, keys, plan, as_solver(solver), chains is not None)
     return raise_on_failure("sample", samples, throw)
@@ -141,7 +141,7 @@ def sample(
 
 @eqx.filter_jit
 def _sample(
-    problem: _Problem, partial: State, keys: Array, plan: Plan, solver: diffrax.AbstractSolver, several: bool
+    problem: _Langevin, partial: State, keys: Array, plan: Plan, solver: diffrax.AbstractSolver, several: bool
 ) -> Samples:
     initial = complete_state(problem.network, partial)
 
@@ -161,7 +161,7 @@ def _sample(
 
 
 def _chain(
-    problem: _Problem, initial: State, key: PRNGKeyArray, plan: Plan, solver: diffrax.AbstractSolver
+    problem: _Langevin, initial: State, key: PRNGKeyArray, plan: Plan, solver: diffrax.AbstractSolver
 ) -> tuple[State, Array]:
     """The samples of one chain and their energies."""
     wide = _widened(initial)
@@ -197,13 +197,13 @@ def _dtype_of(state: State) -> jnp.dtype:
     return working_dtype(max((x.dtype for x in state.values()), key=lambda dtype: dtype.itemsize))
 
 
-def _since(problem: _Problem, count: Array) -> Float[Array, "..."]:
+def _since(problem: _Langevin, count: Array) -> Float[Array, "..."]:
     """The time since the start after so many steps: one product, not a sum of steps that rounding would shrink."""
     return problem.step * count.astype(problem.step.dtype)
 
 
 def _terms(
-    problem: _Problem, wide: State, moving: State, key: PRNGKeyArray, count: Array, solver: diffrax.AbstractSolver
+    problem: _Langevin, wide: State, moving: State, key: PRNGKeyArray, count: Array, solver: diffrax.AbstractSolver
 ) -> diffrax.MultiTerm:
     """Drift and noise of one step, on a clock that starts at 0 with it."""
     begin = _since(problem, count)

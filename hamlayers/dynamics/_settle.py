@@ -81,9 +81,9 @@ def settle(
 
     - `network`: the network.
     - `state`: where to start; layers left out are completed with [`hamlayers.HAM.complete`][].
-    - `method`: [`hamlayers.BlockDescent`][] (the default, accelerated), [`hamlayers.Euler`][],
-        [`hamlayers.Synchronous`][], [`hamlayers.Optimistix`][] or [`hamlayers.Integrate`][]. (Keyword only, like
-        all that follow.)
+    - `method`: [`hamlayers.BlockDescent`][] (the default, accelerated), [`hamlayers.methods.Euler`][],
+        [`hamlayers.methods.Synchronous`][], [`hamlayers.methods.Optimistix`][] or [`hamlayers.methods.Integrate`][].
+        (Keyword only, like all that follow.)
     - `rtol`, `atol`: at rest means that `|I + u - x| <= atol + rtol |x|` on every neuron that is not clamped, or, once
         the forces come no closer to that, at most what rounding may make of them: 8 units in the last place (one of
         half-width states) of `x`, `I` and `u`, and what `I` changes by if all that it is made of changes by as much;

@@ -130,12 +130,15 @@ def remedy(
             "tolerance, or synapses that are stiff themselves, for which `solver=diffrax.Kvaerno5()` is made."
         )
     if isinstance(solver, diffrax.AbstractImplicitSolver):
-        return "The solver is made for stiff networks: take a looser tolerance, or `solver=hamlayers.ExponentialRK5()`."
+        return (
+            "The solver is made for stiff networks: take a looser tolerance, or "
+            "`solver=hamlayers.methods.ExponentialRK5()`."
+        )
     if isinstance(solver, ExponentialHeun):
         why = f"{type(solver).__name__} is of order 2"
     else:
         why = f"No step of an explicit solver is longer than a few of the shortest time constant (the {spread})"
     return (
-        f"{why}: take `solver=hamlayers.ExponentialRK5()` for tight tolerances and for layers of unequal speed, "
-        "`diffrax.Dopri8()` for tight ones without fast layers, `diffrax.Kvaerno5()` where synapses are stiff."
+        f"{why}: take `solver=hamlayers.methods.ExponentialRK5()` for tight tolerances and for layers of unequal "
+        "speed, `diffrax.Dopri8()` for tight ones without fast layers, `diffrax.Kvaerno5()` where synapses are stiff."
     )

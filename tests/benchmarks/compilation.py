@@ -21,7 +21,7 @@ network = hl.HAM(
 )
 state = {"v": jnp.ones(64), "h": jnp.ones(256)}
 rate = lambda args: {"v": 1.0, "h": 1.0}
-solver = {"ExponentialHeun": hl.ExponentialHeun(rate), "Tsit5": diffrax.Tsit5()}[solver]
+solver = {"ExponentialHeun": hl.methods.ExponentialHeun(rate), "Tsit5": diffrax.Tsit5()}[solver]
 
 def bare(state):
     return diffrax.diffeqsolve(

@@ -1,4 +1,4 @@
-"""What the import of hamlayers, which the first use of a name sets off, costs over the packages that it builds on."""
+"""What the import of all of hamlayers, which the use of its names sets off, costs over the packages beneath it."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ print(time.process_time() - cpu, time.perf_counter() - wall)
 """
 STATEMENTS = {
     "`import jax, equinox, diffrax`": "import jax, equinox, diffrax",
-    "`import hamlayers; hamlayers.HAM`": "import hamlayers; hamlayers.HAM",
+    "`from hamlayers import *`": "from hamlayers import *",
 }
 
 

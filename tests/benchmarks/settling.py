@@ -53,7 +53,7 @@ def _cases(tiny: bool) -> Iterator[Case]:
         yield Case("10,000 x 784 random", random_patterns(tiny=False), beta, 200, 50, (7, 1))
 
 
-def _settle(case: Case, queries: np.ndarray, method: hl.dynamics.AbstractMethod, most: int | None = None) -> Callable:
+def _settle(case: Case, queries: np.ndarray, method: hl.methods.AbstractMethod, most: int | None = None) -> Callable:
     network, batch = memory(case.patterns.T, case.beta), jnp.asarray(queries)
 
     @jax.jit
@@ -144,15 +144,15 @@ def _contenders(case: Case, queries: np.ndarray) -> Iterator[tuple[str, Callable
     yield DEFAULT, _settle(case, queries, hl.BlockDescent())
     yield HAND, _by_hand(case, queries)
     yield "`BlockDescent(None)`, the same through the network", _settle(case, queries, hl.BlockDescent(None))
-    yield "`BlockDescent(Anderson())`", _settle(case, queries, hl.BlockDescent(hl.Anderson()))
-    yield "`Euler(0.5)`", _settle(case, queries, hl.Euler(STEP))
+    yield "`BlockDescent(Anderson())`", _settle(case, queries, hl.BlockDescent(hl.methods.Anderson()))
+    yield "`Euler(0.5)`", _settle(case, queries, hl.methods.Euler(STEP))
     if importlib.util.find_spec("hamux"):
         yield "hamux 0.2.2, Euler 0.5, jitted; memory from its current", _hamux(case, queries, True)
         yield "hamux 0.2.2, Euler 0.5, jitted; memory from zero", _hamux(case, queries, False)
-    iteration = hl.Optimistix(optx.FixedPointIteration(rtol=RTOL, atol=1e-30, norm=optx.rms_norm))
+    iteration = hl.methods.Optimistix(optx.FixedPointIteration(rtol=RTOL, atol=1e-30, norm=optx.rms_norm))
     yield SLOW[0], _settle(case, queries, iteration)
     yield SLOW[1], _ode(case, queries)
-    yield SLOW[2], _settle(case, queries, hl.Integrate(), case.ode_cap)
+    yield SLOW[2], _settle(case, queries, hl.methods.Integrate(), case.ode_cap)
 
 
 def _energy(images: np.ndarray, case: Case) -> float:
@@ -209,7 +209,7 @@ def _per_sweep(case: Case, batch: int, sweeps: tuple[int, int], rounds: int) -> 
     methods = {
         "`BlockDescent(None)`": hl.BlockDescent(None),
         "`BlockDescent()`": hl.BlockDescent(),
-        "`BlockDescent(Anderson())`": hl.BlockDescent(hl.Anderson()),
+        "`BlockDescent(Anderson())`": hl.BlockDescent(hl.methods.Anderson()),
     }
 
     def through_network(method: Any, most: int) -> Callable:

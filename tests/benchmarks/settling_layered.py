@@ -99,7 +99,7 @@ def layered_tables(*, tiny: bool) -> Iterator[str]:
             "`BlockDescent(None)`": _settle(kind, weights, images, mask, hl.BlockDescent(None)),
             f"Euler by hand, at its best step {best:.3g}": lambda size=best: solve(size),  # noqa: B023
             f"Euler by hand, at its largest stable step {largest:.3g}": lambda size=largest: solve(size),  # noqa: B023
-            f"`Euler({best:.3g})`": _settle(kind, weights, images, mask, hl.Euler(best)),
+            f"`Euler({best:.3g})`": _settle(kind, weights, images, mask, hl.methods.Euler(best)),
         }
         timings = compare(calls, rounds=1 if tiny else 9)
         base, (reference, _, _) = next(iter(timings)), next(iter(calls.values()))()

@@ -14,7 +14,7 @@ import hamlayers as hl
 
 
 SOLVERS = {
-    "ExponentialHeun (the default)": hl.ExponentialHeun(),
+    "ExponentialHeun (the default)": hl.methods.ExponentialHeun(),
     "Tsit5": diffrax.Tsit5(),
     "Bosh3": diffrax.Bosh3(),
     "Heun": diffrax.Heun(),

@@ -17,8 +17,8 @@ from hamlayers import synapses
 
 SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver | None]] = {
     "**default**": lambda: None,
-    "ExponentialHeun": hl.ExponentialHeun,
-    "ExponentialRK5": hl.ExponentialRK5,
+    "ExponentialHeun": hl.methods.ExponentialHeun,
+    "ExponentialRK5": hl.methods.ExponentialRK5,
     "Tsit5": diffrax.Tsit5,
     "Dopri8": diffrax.Dopri8,
     "Kvaerno5": diffrax.Kvaerno5,

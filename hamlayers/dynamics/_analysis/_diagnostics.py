@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._checks import as_flag, as_float_array
-from .._numerics import working_dtype
-from .._typing import FloatArray, FloatLike, Scalar, State
-from ._sample import Samples
+from ..._checks import as_flag, as_float_array
+from ..._numerics import working_dtype
+from ..._typing import FloatArray, FloatLike, Scalar, State
+from .._sample import Samples
 
 
 _Chains: TypeAlias = Float[Array, "chains draws"]
@@ -21,7 +21,7 @@ _Chains: TypeAlias = Float[Array, "chains draws"]
 
 @final
 class Diagnostics(eqx.Module):
-    """What [`hamlayers.diagnose`][] returns.
+    """What [`hamlayers.analysis.diagnose`][] returns.
 
     **Attributes:**
 
@@ -37,7 +37,9 @@ class Diagnostics(eqx.Module):
 
 
 def diagnose(samples: Samples, *, rank_normalised: bool = False) -> Diagnostics:
-    """[`hamlayers.effective_sample_size`][] and [`hamlayers.split_rhat`][] of every neuron and of the energy.
+    """The effective sample size and the split R-hat of every neuron and of the energy.
+
+    They are those of [`hamlayers.analysis.effective_sample_size`][] and [`hamlayers.analysis.split_rhat`][].
 
     **Arguments:**
 
@@ -121,7 +123,7 @@ def split_rhat(draws: FloatLike, *, rank_normalised: bool = False) -> Float[Arra
     **Returns:** an array of the trailing shape; NaN where the draws are all equal or not finite, infinity where any
     half chain stands still and not all draws are equal: those that move would hide it from `W`.
 
-    **Raises:** as [`hamlayers.effective_sample_size`][].
+    **Raises:** as [`hamlayers.analysis.effective_sample_size`][].
 
     **Source:** Vehtari et al., arXiv:1903.08008, sections 3 and 4.
     """

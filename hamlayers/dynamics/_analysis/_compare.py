@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
-from .._checks import as_key, as_number, check_known
-from .._network import HAM
-from .._typing import Scalar, StateLike
-from ._clamp import as_currents
-from ._gradient import AbstractGradient, Truncated, Unrolled
-from ._implicit import Implicit
-from ._propagation import EquilibriumPropagation
-from ._settle import as_arguments, solve
+from ..._checks import as_key, as_number, check_known
+from ..._network import HAM
+from ..._typing import Scalar, StateLike
+from .._clamp import as_currents
+from .._gradient import AbstractGradient, Truncated, Unrolled
+from .._implicit import Implicit
+from .._propagation import EquilibriumPropagation
+from .._settle import as_arguments, solve
 
 
 @final
 class GradientRow(NamedTuple):
-    """One line of a [`hamlayers.GradientReport`][].
+    """One line of a [`hamlayers.analysis.GradientReport`][].
 
     **Attributes:**
 
@@ -37,14 +37,14 @@ class GradientRow(NamedTuple):
 
 @final
 class GradientReport(NamedTuple):
-    """What [`hamlayers.compare_gradients`][] returns; printed, it is a table.
+    """What [`hamlayers.analysis.compare_gradients`][] returns; printed, it is a table.
 
     **Attributes:**
 
     - `reference`: what the errors are relative to.
     - `uncertainty`: how well finite differences are known, relative to their size: what halving their step changes.
         Errors below that mean nothing. NaN for another reference.
-    - `rows`: a [`hamlayers.GradientRow`][] for each gradient.
+    - `rows`: a [`hamlayers.analysis.GradientRow`][] for each gradient.
     """
 
     reference: str
@@ -96,7 +96,7 @@ def compare_gradients(
         tolerances: `rtol` is the machine precision to the power of 3/4, 6e-6 in float32 and 2e-12 in float64, and
         `atol` a tenth of that.
 
-    **Returns:** a [`hamlayers.GradientReport`][].
+    **Returns:** a [`hamlayers.analysis.GradientReport`][].
 
     **Raises:** `TypeError` and `ValueError` for arguments of the wrong kind, a loss that is no real scalar, a state
     that does not come to rest, also where the differences are taken, and a reference that fails. What a gradient raises

@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._checks import as_key, check_known
-from .._network import HAM
-from .._typing import Scalar, State, StateLike
+from ..._checks import as_key, check_known
+from ..._network import HAM
+from ..._typing import Scalar, State, StateLike
+from .._clamp import as_frozen
+from .._driven import Driven
+from .._settle import as_arguments, settle, solve
 from ._attractors import as_positive
-from ._clamp import as_frozen
-from ._driven import Driven
-from ._settle import as_arguments, settle, solve
 
 
 @final
 class Basin(NamedTuple):
-    """What [`hamlayers.basin_radius`][] returns.
+    """What [`hamlayers.analysis.basin_radius`][] returns.
 
     **Attributes:**
 
@@ -66,7 +66,7 @@ def basin_radius(
     - `tolerance`: how far activations may end from the attractor's, `rms(g - g') <= tolerance rms(g')` on every layer.
     - `options`: more arguments for [`hamlayers.settle`][], such as `clamp`, `inputs` and `method`.
 
-    **Returns:** a [`hamlayers.Basin`][].
+    **Returns:** a [`hamlayers.analysis.Basin`][].
 
     **Raises:** `RuntimeError` if the pattern itself does not come to rest; `ValueError` for a pattern of zeros, a
     fraction outside `(0, 1]`, fewer than one sample or iteration, and a radius or tolerance that is not positive; and
