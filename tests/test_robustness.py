@@ -61,13 +61,18 @@ EXEMPT = {
     **dict.fromkeys(("sy.Hidden", "sy.Product", "sy.Decomposition"), "plain data, of what a user registers"),
     **dict.fromkeys(
         (
-            *(f"hl.methods.Abstract{name}" for name in ("Acceleration", "Gradient", "Inputs", "Method")),
+            *(f"hl.methods.Abstract{name}" for name in ("Acceleration", "Gradient", "Inputs")),
+            *(f"hl.methods.Abstract{name}" for name in ("Delegate", "Iteration", "Method")),
             *("lg.AbstractElementwise", "lg.AbstractLagrangian", "sy.AbstractSynapse"),
             *("kn.AbstractDual", "kn.AbstractNet", "kn.AbstractOutputLoss"),
             *("kn.AbstractPredictor", "testing.LagrangianLike", "tr.AbstractCorruption", "tr.AbstractLoss"),
             "tr.AbstractConstraint",
         ),
         "abstract: its concrete classes are in the table",
+    ),
+    **dict.fromkeys(
+        (f"hl.methods.{name}" for name in ("Point", "Problem", "Step", "Tolerances")),
+        "what the loop and a user's method hand to each other",
     ),
     "kn.MeanSquaredError": "takes no arguments, and any finite target",
 }
