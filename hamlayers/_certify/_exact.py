@@ -6,6 +6,7 @@ cone; by duality, if some `w = Q y` makes `|b + w| <= lam` for free neurons, and
 Candidates for `z` and `y` are found by numbers, and checked by fractions.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, final
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..lagrangians import SoftThreshold
-from ._normal import Block, Normal
+from ._normal import Normal
 
 
 LARGEST = 40
@@ -77,7 +78,7 @@ def _is_pure(normal: Normal, neurons: Int[np.ndarray, "n"]) -> bool:
     if normal.functions or any(term.error > 0 for term in normal.terms):
         return False
     for block in normal.blocks:
-        if np.any(inside[block.neurons]) and not (block.pure or isinstance(block.lagrangian, SoftThreshold)):
+        if np.any(inside[block.neurons]) and not (block.pure or _threshold(block.lagrangian) is not None):
             return False
     for term in normal.terms:
         masks = [inside[normal.blocks[k].neurons] for k in term.members]
@@ -103,17 +104,24 @@ def _form(normal: Normal, neurons: Any, signs: Any, free: Bool[np.ndarray, "n"])
                     matrix[i][j] -= part
                     matrix[j][i] -= part
     linear = normal.over_neurons("linear")[neurons]
-    threshold = np.concatenate([np.full(block.size, _threshold(block)) for block in normal.blocks])[neurons]
+    each = [np.full(block.size, _threshold(block.lagrangian) or 0.0) for block in normal.blocks]
     return _Form(
         matrix,
         [Fraction(float(a)) * sign for a, sign in zip(linear, turned, strict=True)],
-        [Fraction(float(lam)) for lam in threshold],
+        [Fraction(float(lam)) for lam in np.concatenate(each)[neurons]],
         free,
     )
 
 
-def _threshold(block: Block) -> float:
-    return float(block.lagrangian.lam) if isinstance(block.lagrangian, SoftThreshold) else 0.0
+@functools.singledispatch
+def _threshold(lagrangian: Any) -> float | None:
+    """`lam` of a Lagrangian whose conjugate is `g^2 / 2 + lam |g|`; `None` of any other."""
+    return None
+
+
+@_threshold.register(SoftThreshold)
+def _of_soft_threshold(lagrangian: SoftThreshold) -> float:
+    return float(lagrangian.lam)
 
 
 def _nothing_falls(form: _Form, basis: Rows) -> bool:

@@ -80,10 +80,13 @@ def _one_sided(rate: float, coefficient: float, smoothness: float, *, pure: bool
 
 
 @growth.register(lg.Identity)
+def _of_identity(lagrangian: lg.Identity, shape: tuple[int, ...]) -> ConjugateGrowth:
+    return ConjugateGrowth((0.5, 0.5), (0.5, 0.5), smoothness=1.0, asymptotic=True, pure=True)
+
+
 @growth.register(lg.SoftThreshold)
-def _of_identity(lagrangian: lg.Identity | lg.SoftThreshold, shape: tuple[int, ...]) -> ConjugateGrowth:
-    pure = isinstance(lagrangian, lg.Identity)
-    return ConjugateGrowth((0.5, 0.5), (0.5, 0.5), smoothness=1.0, asymptotic=True, pure=pure)
+def _of_soft_threshold(lagrangian: lg.SoftThreshold, shape: tuple[int, ...]) -> ConjugateGrowth:
+    return ConjugateGrowth((0.5, 0.5), (0.5, 0.5), smoothness=1.0, asymptotic=True)
 
 
 @growth.register(lg.ReLU)
@@ -120,18 +123,34 @@ def _of_erf(lagrangian: lg.Erf, shape: tuple[int, ...]) -> ConjugateGrowth:
 
 
 @growth.register(lg.Softmax)
+def _of_softmax(lagrangian: lg.Softmax, shape: tuple[int, ...]) -> ConjugateGrowth:
+    return _on_simplex(lagrangian, shape, ghost=False)
+
+
 @growth.register(lg.Ghostmax)
-def _of_softmax(lagrangian: lg.Softmax | lg.Ghostmax, shape: tuple[int, ...]) -> ConjugateGrowth:
-    axes, ghost = lagrangian.coupled_axes(shape), isinstance(lagrangian, lg.Ghostmax)
+def _of_ghostmax(lagrangian: lg.Ghostmax, shape: tuple[int, ...]) -> ConjugateGrowth:
+    return _on_simplex(lagrangian, shape, ghost=True)
+
+
+def _on_simplex(lagrangian: lg.Softmax | lg.Ghostmax, shape: tuple[int, ...], *, ghost: bool) -> ConjugateGrowth:
+    axes = lagrangian.coupled_axes(shape)
     return _bounded(0.0, 1.0, float(lagrangian.beta) / 2, simplex=axes, ghost=ghost)
 
 
 @growth.register(lg.LayerNorm)
-@growth.register(lg.SphericalNorm)
-def _of_norm(lagrangian: lg.LayerNorm | lg.SphericalNorm, shape: tuple[int, ...]) -> ConjugateGrowth:
+def _of_layer_norm(lagrangian: lg.LayerNorm, shape: tuple[int, ...]) -> ConjugateGrowth:
     count = math.prod(shape[axis] for axis in lagrangian.coupled_axes(shape))
+    return _in_ball(lagrangian, math.sqrt(count))
+
+
+@growth.register(lg.SphericalNorm)
+def _of_spherical_norm(lagrangian: lg.SphericalNorm, shape: tuple[int, ...]) -> ConjugateGrowth:
+    return _in_ball(lagrangian, 1.0)
+
+
+def _in_ball(lagrangian: lg.LayerNorm | lg.SphericalNorm, unit: float) -> ConjugateGrowth:
     gamma, delta = float(lagrangian.gamma), np.asarray(lagrangian.delta, np.float64)
-    radius = gamma * (math.sqrt(count) if isinstance(lagrangian, lg.LayerNorm) else 1.0)
+    radius = gamma * unit
     return _bounded(delta - radius, delta + radius, gamma / math.sqrt(float(lagrangian.eps)))
 
 

@@ -1,5 +1,6 @@
 """What holds at one state: directions that no activation feels, and the largest stable step."""
 
+import functools
 import math
 from typing import Any, NamedTuple, final
 
@@ -133,11 +134,23 @@ def _reference(bound: float, values: Float[np.ndarray, "n"]) -> float:
 
 def _null_kind(layer: Layer, basis: Float[np.ndarray, "n k"]) -> str:
     lagrangian, count = layer.lagrangian, basis.shape[1]
-    if not isinstance(lagrangian, (Softmax, LayerNorm)):
+    if not _ignores_constants(lagrangian):
         return f"{count} saturated directions"
     constants = int(np.prod(layer.shape)) // math.prod(layer.shape[a] for a in lagrangian.coupled_axes(layer.shape))
     named = f"the constant direction of {constants} {'set' if constants == 1 else 'sets'} of neurons"
     return named if count == constants else f"{named} and {count - constants} saturated directions"
+
+
+@functools.singledispatch
+def _ignores_constants(lagrangian: Any) -> bool:
+    """Whether a constant added along the axes that it couples changes no activation."""
+    return False
+
+
+@_ignores_constants.register(Softmax)
+@_ignores_constants.register(LayerNorm)
+def _normalises_constants(lagrangian: Any) -> bool:
+    return True
 
 
 def euler_step(network: HAM, linear: Linear | None) -> EulerStep:

@@ -5,6 +5,7 @@ activations. A memory `-L_h(Xi g) = min_h L_h*(h) - <h, Xi g>` is a bilinear ter
 function of one's own whose program is that of a quadratic form is the terms of that.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, final
@@ -194,6 +195,17 @@ def _quadratic(form: Form, blocks: list[Block], places: Sequence[int], label: st
     return found
 
 
+@functools.singledispatch
+def _remedy(lagrangian: Any) -> str:
+    """What makes the convexity of a Lagrangian known, in brackets."""
+    return ""
+
+
+@_remedy.register(FromActivation)
+def _promise(lagrangian: FromActivation) -> str:
+    return " (`convex=True` promises it)"
+
+
 def _block(
     name: str,
     before: Sequence[Block],
@@ -208,8 +220,7 @@ def _block(
     if not isinstance(known, ConjugateGrowth):
         raise TypeError(f"certify: `growth` of {type(lagrangian).__name__} must give a ConjugateGrowth, got {known!r}.")
     if not doubt and not known.convex:
-        promise = " (`convex=True` promises it)" if isinstance(lagrangian, FromActivation) else ""
-        doubt = f"{type(lagrangian).__name__} of {name!r} is not known to be convex{promise}"
+        doubt = f"{type(lagrangian).__name__} of {name!r} is not known to be convex{_remedy(lagrangian)}"
 
     def pair(values: tuple[Any, Any]) -> Float[np.ndarray, "2 n"]:
         return np.stack([np.broadcast_to(np.asarray(v, np.float64), shape).ravel() for v in values])

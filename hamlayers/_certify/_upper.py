@@ -5,6 +5,7 @@ of [`hamlayers.testing`][] ask: some eps times the magnitudes of the terms of th
 functions of one's own are bounded operation by operation.
 """
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -76,23 +77,41 @@ def _is_ours(lagrangian: Any) -> bool:
     return library and not _has_quadrature(lagrangian)
 
 
+@functools.singledispatch
 def _has_quadrature(lagrangian: Any) -> bool:
-    if isinstance(lagrangian, lg.Grouped):
-        return any(_has_quadrature(member) for member in lagrangian.members)
-    return isinstance(lagrangian, lg.FromActivation)
+    """Whether its energy is an integral by quadrature, which no rounding errors bound."""
+    return False
+
+
+@_has_quadrature.register(lg.FromActivation)
+def _is_quadrature(lagrangian: lg.FromActivation) -> bool:
+    return True
+
+
+@_has_quadrature.register(lg.Grouped)
+def _any_quadrature(lagrangian: lg.Grouped) -> bool:
+    return any(_has_quadrature(member) for member in lagrangian.members)
 
 
 def _by_program(layer: Layer, x: Float[np.ndarray, "..."]) -> tuple[float, Bounds]:
-    at = series.constant(bounds.exactly(x))
-    g = evaluate(layer.activation, at).coefficient(0.0)
-    if not isinstance(layer.lagrangian, lg.FromActivation):
-        return float(evaluate(layer.energy, at).coefficient(0.0).high), g
-    if not (layer.lagrangian.promised and layer.lagrangian.convex):
+    g = evaluate(layer.activation, series.constant(bounds.exactly(x))).coefficient(0.0)
+    return _energy_by_program(layer.lagrangian, layer, x, g), g
+
+
+@functools.singledispatch
+def _energy_by_program(lagrangian: Any, layer: Layer, x: Float[np.ndarray, "..."], g: Bounds) -> float:
+    """The energy of a layer from above, given bounds of its activation."""
+    return float(evaluate(layer.energy, series.constant(bounds.exactly(x))).coefficient(0.0).high)
+
+
+@_energy_by_program.register(lg.FromActivation)
+def _energy_of_activation(lagrangian: lg.FromActivation, layer: Layer, x: Float[np.ndarray, "..."], g: Bounds) -> float:
+    if not (lagrangian.promised and lagrangian.convex):
         raise Undecided("the integral of an activation that may decrease")
     bias = np.zeros(layer.shape) if layer.bias is None else np.asarray(layer.bias, np.float64)
     y = bounds.add(bounds.exactly(x), bounds.exactly(-bias))
     by_bias = bounds.total(bounds.multiply(g, bounds.exactly(bias)), tuple(range(bias.ndim)))
-    return _conjugate_from_above(layer.lagrangian, y) + float(by_bias.high), g
+    return _conjugate_from_above(lagrangian, y) + float(by_bias.high)
 
 
 def _conjugate_from_above(lagrangian: lg.FromActivation, y: Bounds) -> float:

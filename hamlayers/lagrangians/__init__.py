@@ -16,6 +16,12 @@ from ._elementwise import (
     SoftThreshold as SoftThreshold,
     Tanh as Tanh,
 )
+from ._facts import (
+    Events as Events,
+    non_negative as non_negative,
+    probabilities as probabilities,
+    steepest as steepest,
+)
 from ._fit import FitReport as FitReport, Hinges as Hinges
 from ._from_activation import FromActivation as FromActivation
 from ._grouped import Grouped as Grouped

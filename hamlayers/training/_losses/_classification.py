@@ -12,7 +12,7 @@ from ..._network import HAM, Layer
 from ..._numerics import working_dtype
 from ..._typing import FloatArray, FloatLike, Scalar
 from ...dynamics import AbstractGradient, Implicit
-from ...lagrangians import Softmax
+from ...lagrangians import probabilities
 from ._arguments import (
     as_ends,
     as_gradient,
@@ -155,9 +155,7 @@ def _read(loss: ClassificationLoss, model: HAM, x: FloatArray) -> tuple[Rest, Fl
 
 
 def logits_of(layer: Layer, x: FloatArray) -> FloatArray:
-    """`x - b`, times `beta` for a softmax layer, in at least 32 bits."""
+    """`x - b`, times `beta` where the activations are probabilities that sum to 1, in at least 32 bits."""
     x = x.astype(working_dtype(x.dtype))
-    shifted = layer.preactivation(x)
-    if isinstance(layer.lagrangian, Softmax):
-        return layer.lagrangian.parameter("beta", x) * shifted
-    return shifted
+    shifted, known = layer.preactivation(x), probabilities(layer.lagrangian, layer.shape)
+    return shifted if known is None or known.axes is None else jnp.asarray(known.beta, x.dtype) * shifted

@@ -14,7 +14,7 @@ from ..._checks import as_choice, as_flag, as_function, as_kind
 from ..._network import HAM, Layer
 from ..._typing import FloatArray, Scalar
 from ...dynamics import AbstractGradient, Implicit, settle
-from ...lagrangians import Sigmoid, Softmax
+from ...lagrangians import probabilities
 from ._arguments import as_gradient, as_layer_name, as_options, check_examples, keys_from, layer_of
 from ._base import AbstractLoss
 from ._classification import logits_of
@@ -109,7 +109,7 @@ class RecallLoss(AbstractLoss):
                 f"RecallLoss: `hold_seen` must go with an elementwise Lagrangian; layer {self.layer!r} has {kind}, "
                 "which couples its neurons, so that some of them cannot be held."
             )
-        if self.cost == "cross_entropy" and not isinstance(layer.lagrangian, (Sigmoid, Softmax)):
+        if self.cost == "cross_entropy" and probabilities(layer.lagrangian, layer.shape) is None:
             raise ValueError(
                 'RecallLoss: `cost` must be "squared" but for a Sigmoid or Softmax layer; '
                 f"layer {self.layer!r} has {kind}."
@@ -150,17 +150,17 @@ def _check_probabilities(layer: Layer, patterns: Any) -> None:
     """Patterns that an activation can be, to the precision of single floats, where they are known."""
     if isinstance(patterns, jax.core.Tracer):
         return
-    known = np.asarray(patterns, np.float64)
-    lagrangian, slack, top = layer.lagrangian, 1e-5, 1.0
-    if isinstance(lagrangian, Sigmoid) and not isinstance(lagrangian.scale, jax.core.Tracer):
-        top = float(lagrangian.scale)
+    known, slack, top = np.asarray(patterns, np.float64), 1e-5, 1.0
+    events = probabilities(layer.lagrangian, layer.shape)
+    if events is not None and not isinstance(events.top, jax.core.Tracer):
+        top = float(events.top)
     if np.min(known) < -slack * top or np.max(known) > (1 + slack) * top:
         raise ValueError(
             f'RecallLoss: `patterns` must be from 0 to {top:g} for the cost "cross_entropy", got values from '
             f"{np.min(known):.6g} to {np.max(known):.6g}."
         )
-    if isinstance(lagrangian, Softmax):
-        axes = tuple(axis + 1 for axis in lagrangian.coupled_axes(layer.shape))
+    if events is not None and events.axes is not None:
+        axes = tuple(axis + 1 for axis in events.axes)
         sums = np.sum(known, axis=axes)
         if np.max(np.abs(sums - 1)) > 1e-3:
             worst = sums.flat[int(np.argmax(np.abs(sums - 1)))]
@@ -171,15 +171,15 @@ def _check_probabilities(layer: Layer, patterns: Any) -> None:
 
 
 def _cross_entropy(layer: Layer, x: FloatArray, patterns: FloatArray) -> Scalar:
-    """Of a batch of states; for a sigmoid `softplus(z) - q z` with `z = beta (x - b)`."""
-    lagrangian = layer.lagrangian
-    if isinstance(lagrangian, Softmax):
-        axes = tuple(axis + 1 for axis in lagrangian.coupled_axes(layer.shape))
-        logs = jax.nn.log_softmax(jax.vmap(lambda x: logits_of(layer, x))(x), axis=axes)
-        return -jnp.mean(jnp.sum(patterns.astype(logs.dtype) * logs, axis=axes))
+    """Of a batch of states; of events by themselves `softplus(z) - q z` with `z = beta (x - b)`."""
+    events = probabilities(layer.lagrangian, layer.shape)
+    if events is None:
+        raise ValueError(f"RecallLoss: no cross entropy of {type(layer.lagrangian).__name__}.")
     z = jax.vmap(lambda x: logits_of(layer, x))(x)
-    if isinstance(lagrangian, Sigmoid):
-        q = patterns.astype(z.dtype) / lagrangian.parameter("scale", z)
-        z = lagrangian.parameter("beta", z) * z
-        return jnp.mean(jax.nn.softplus(z) - q * z)
-    raise ValueError(f"RecallLoss: no cross entropy of {type(lagrangian).__name__}.")
+    if events.axes is not None:
+        axes = tuple(axis + 1 for axis in events.axes)
+        logs = jax.nn.log_softmax(z, axis=axes)
+        return -jnp.mean(jnp.sum(patterns.astype(logs.dtype) * logs, axis=axes))
+    q = patterns.astype(z.dtype) / jnp.asarray(events.top, z.dtype)
+    z = jnp.asarray(events.beta, z.dtype) * z
+    return jnp.mean(jax.nn.softplus(z) - q * z)
