@@ -207,6 +207,13 @@ SYNAPSES = [
         ("`curvature`", "each of the 3 activations", "('linear',)"),
         lambda: sy.bends_of(_OneBend(), 3),
     ),
+    refuses("a bound of curvature below 0", ValueError, ("`bound`", "non-negative", "-1"), lambda: sy.Convex(-1.0)),
+    refuses("a bound of curvature of NaN", ValueError, ("`bound`", "finite", "nan"), lambda: sy.Convex(math.nan)),
+    refuses("a bound that is an array", ValueError, ("`bound`", "scalar", "(2,)"), lambda: sy.Convex(vec(1, 2))),
+    refuses("slices of no distance", ValueError, ("`stride`", "at least 1", "0"), lambda: sy.Slices(0, stride=0)),
+    refuses("slices of half a distance", TypeError, ("`stride`", "int", "0.5"), lambda: sy.Slices(0, stride=0.5)),
+    refuses("slices along a name", TypeError, ("`axis`", "int", "'t'"), lambda: sy.Slices("t")),
+    refuses("slices along no axis", ValueError, ("`axis`", "(2,)", "1"), lambda: sy.Slices(1).sets((2,))),
     gives("terms of what registers none", None, lambda: sy.terms(lambda g: g, ((2,),))),
 ]
 

@@ -281,6 +281,26 @@ class _Synapse(eqx.Module):
         return -(a @ (self.weight.astype(a.dtype) @ b))
 
 
+class _Overshooting(sy.AbstractUpdatingSynapse):
+    """`|g|^2`, with an update that goes past the minimum of the whole and of itself."""
+
+    factor: float
+
+    @property
+    def curvature(self) -> Any:
+        return (sy.Convex(2.0),)
+
+    def __call__(self, g: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.square(g))
+
+    def updates(self, argument: int, lagrangian: Any) -> bool:
+        return isinstance(lagrangian, lg.Identity)
+
+    def update(self, argument: int, activations: Any, lagrangian: Any, current: jax.Array) -> jax.Array:
+        (g,) = activations
+        return g + self.factor * (current / 3 - g)
+
+
 class _Misregistered(_Synapse):
     __call__ = _Synapse.right
 
@@ -341,6 +361,36 @@ SYNAPSES: dict[str, tuple[str, Callable[[], Any], Any]] = {
         "curvature",
         lambda: _synapse(lambda s, a, b: s.right(a, b) - jnp.sum(a**2)),
         ("linear", "unknown"),
+    ),
+    "convex, but concave": (
+        "curvature",
+        lambda: _synapse(lambda s, a, b: s.right(a, b) - jnp.sum(a**2)),
+        (sy.Convex(2.0), "linear"),
+    ),
+    "convex, of a larger curvature": (
+        "curvature",
+        lambda: _synapse(lambda s, a, b: s.right(a, b) + jnp.sum(a**2)),
+        (sy.Convex(1.99), "linear"),
+    ),
+    "convex, of a curvature that the others change": (
+        "curvature",
+        lambda: _synapse(lambda s, a, b: s.right(a, b) + jnp.sum(a**2) * jnp.sum(b**2)),
+        (sy.Convex(8.0), "unknown"),
+    ),
+    "concave where the others are positive, but from 1 on": (
+        "curvature",
+        lambda: _synapse(lambda s, a, b: s.right(a, b) + jnp.sum(1 - a) * jnp.sum(b**2)),
+        ("linear", "concave if others >= 0"),
+    ),
+    "concave in each slice, but convex in one": (
+        "curvature",
+        lambda: _synapse(lambda s, a, b: s.right(a, b) + b[2] ** 2 - b[0] ** 2),
+        ("linear", sy.Slices(0)),
+    ),
+    "concave in even slices, whose neighbours meet": (
+        "curvature",
+        lambda: _synapse(lambda s, a, b: s.right(a, b) + b[0] * b[2]),
+        ("linear", sy.Slices(0, 2)),
     ),
     "terms of twice the weight": ("terms", lambda: _Misregistered(), "multilinear"),
     "concave, but a saddle": ("curvature", lambda: _synapse(lambda s, a, b: s.right(a, b)), "concave"),
@@ -690,6 +740,11 @@ def test_faulty_lagrangian(name: str) -> None:
 def test_faulty_synapse(name: str) -> None:
     law, make, curvature = SYNAPSES[name]
     _assert_caught(lambda: ht.check_synapse(make(), G, curvature=curvature, examples=EXAMPLES), law)
+
+
+def test_faulty_update() -> None:
+    _assert_caught(lambda: ht.check_synapse(_Overshooting(2.5), [(2,)], examples=EXAMPLES), "update")
+    ht.check_synapse(_Overshooting(1.9), [(2,)], examples=EXAMPLES)
 
 
 def _some_slow(faults: dict[str, Any], fast: tuple[str, ...]) -> Any:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, final
 
 from .._network import HAM
-from ..dynamics._schedule import schedule
+from ..dynamics._schedule import Schedule, schedule
 from ..synapses import bends_of, curvature_of
+from ..synapses._curvature import CONDITIONAL
 
 
 Guarantee: TypeAlias = Literal["always", "by backtracking", "below a step", "in continuous time", "none"]
@@ -64,10 +65,19 @@ def _block(network: HAM, doubts: Sequence[str]) -> tuple[Guarantee, str]:
     if plan.monotone and not doubts:
         exact = all(kind == "exact" for kind in plan.kinds)
         how = "exact minimisation over each class" if exact else "exact minimisation or majorise-minimise"
-        return "always", f"Lagrangians are convex and synapses affine or concave in each class of layers: {how}."
+        return "always", f"Lagrangians are convex and synapses {_bends(plan)} in each class of layers: {how}."
     if plan.monotone:  # the schedule trusts declarations that the sample refutes
         return "none", doubts[0] + "."
     return "by backtracking", "a layer is not convex, connects to itself, or has a synapse of unknown curvature."
+
+
+def _bends(plan: Schedule) -> str:
+    """What is known of the synapses, in words."""
+    words = ["affine or concave"]
+    words += ["of bounded curvature"] if any(step.bounds for step in plan.steps) else []
+    words += ["concave slice by slice"] if any(step.slices for step in plan.steps) else []
+    words += ["with an update of their own"] if any(step.proposer for step in plan.steps) else []
+    return ", or ".join(words)
 
 
 def _flow(doubts: Sequence[str]) -> tuple[Guarantee, str]:
@@ -86,7 +96,7 @@ def _small_steps(doubts: Sequence[str], stable: float | None) -> tuple[Guarantee
 
 def _jointly_concave(network: HAM) -> bool:
     def concave(members: Sequence[str], synapse: Any) -> bool:
-        alone = len(members) == 1 and bends_of(synapse, 1) != ("unknown",)
+        alone = len(members) == 1 and bends_of(synapse, 1)[0] in ("linear", "concave", CONDITIONAL)
         return alone or curvature_of(synapse) == "concave"
 
     return all(concave(members, network.synapses[name]) for members, name in network.connections)

@@ -8,13 +8,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._network import HAM, activations_of, drive_of, synapse_energy, widened
-from .._numerics import rough_log_sum_exp, widest_dtype, working_dtype
+from .._numerics import widest_dtype, working_dtype
 from .._typing import FloatArray, Scalar, State
-from ..lagrangians import AbstractLagrangian, Softmax
+from .._wiring import Connection
+from ..lagrangians._facts import rough_value
 from ._closed import closed
 from ._damped import damped_step
 from ._driven import Driven
-from ._schedule import Kind, Schedule, schedule, touching
+from ._majorised import majorised_step
+from ._schedule import Schedule, schedule
+from ._steps import Kind, touching
 
 
 @final
@@ -73,11 +76,13 @@ class Problem(eqx.Module):
         held = {name: x for name, x in self.initial.items() if name not in self.schedule.eliminated}
         return held | carried
 
-    def _drive(self, activations: State, members: tuple[str, ...]) -> State:
-        """The clamped and driven current into the given layers, which share no synapse."""
+    def drive_into(
+        self, activations: State, members: tuple[str, ...], connections: tuple[Connection, ...] | None = None
+    ) -> State:
+        """The clamped and driven current into the given layers, which share no synapse, by all connections or some."""
         others = {name: g for name, g in activations.items() if name not in members}
         own = {name: activations[name] for name in members}
-        connections = touching(self.network, members)
+        connections = touching(self.network, members) if connections is None else connections
         # Minus inside the derivative: XLA drops it there, and after a product it costs a pass.
         return self._driven(jax.grad(lambda g: -synapse_energy(self.network, others | g, connections))(own))
 
@@ -92,7 +97,7 @@ class Problem(eqx.Module):
         """The best state of the eliminated layers, given the activations of the others."""
         # The current into an eliminated layer does not depend on its own activation: any value will do.
         zeros = {name: jnp.zeros_like(self.initial[name]) for name in self.schedule.eliminated}
-        return self._drive(activations | zeros, self.schedule.eliminated)
+        return self.drive_into(activations | zeros, self.schedule.eliminated)
 
     def complete(self, carried: State) -> State:
         """The full state, in the order of the network's layers."""
@@ -177,7 +182,7 @@ class Problem(eqx.Module):
         for name, x in state.items():
             layer = self.network.layers[name]
             if name in best:
-                terms += [-_value(layer.lagrangian, layer.preactivation(x))]
+                terms += [-rough_value(layer.lagrangian, layer.preactivation(x))]
             else:
                 terms += [layer.energy(x)]
                 if name in self.driven.currents:
@@ -198,7 +203,10 @@ class Problem(eqx.Module):
             if position == 0:
                 target = {name: first[name] for name in members}
             else:
-                target = self._drive(activations_of(self.network, self.complete(state)), members)
+                target = self.drive_into(activations_of(self.network, self.complete(state)), members)
+            steps = tuple(step for step in self.schedule.steps if step.layer in members)
+            if kind == "majorised" and steps:
+                target |= majorised_step(self, steps, state, target)
             if kind == "damped":
                 own = {name: state[name] for name in members}
                 target = damped_step(self.block(state, members), own, target)
@@ -239,10 +247,11 @@ def problem_of(
     """
     network = closed(driven.network, state)
     free = [name for name in network.names if driven.frozen.get(name) is not True]
-    plan = schedule(network, free, order, cut=cut, given=given)
+    masked = tuple(name for name, mask in driven.frozen.items() if mask is not True)
+    plan = schedule(network, free, order, cut=cut, masked=masked, given=given)
     if not eliminate and plan.eliminated:
         kind: Kind = "exact"
-        plan = Schedule((), (plan.eliminated, *plan.carried), (kind, *plan.kinds))
+        plan = Schedule((), (plan.eliminated, *plan.carried), (kind, *plan.kinds), plan.steps)
     return Problem(driven._replace(network=network), state, plan)
 
 
@@ -259,11 +268,3 @@ def _nudged(x: FloatArray, seed: Int[Array, ""]) -> FloatArray:
     mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x846CA68B)
     step = jnp.asarray(_unit(x.dtype), x.dtype)
     return x + jnp.where((mixed >> 16) & 1 == 1, step, -step) * x
-
-
-def _value(lagrangian: AbstractLagrangian, x: FloatArray) -> Scalar:
-    """`L(x)`, to the rounding error of an energy, which for the most common hidden layer comes with its activation."""
-    if isinstance(lagrangian, Softmax):
-        axes = lagrangian.coupled_axes(x.shape)
-        return jnp.sum(rough_log_sum_exp(x, lagrangian.parameter("beta", x), axes))
-    return lagrangian(x)

@@ -6,14 +6,10 @@ one update of the whole class is an update of each. Prior art: even-odd splittin
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, final
+from typing import Any, NamedTuple, final
 
-from .._network import HAM, Connection
-from ..synapses import bends_of, curvature_of
-
-
-Kind: TypeAlias = Literal["exact", "majorised", "damped"]
-"""How a class is updated: to its minimum, by majorise-minimise, or by a damped step that backtracks."""
+from .._network import HAM
+from ._steps import Kind, Step, step_of, touching
 
 
 @final
@@ -21,12 +17,14 @@ class Schedule(NamedTuple):
     """The colour classes in the order of a sweep, and the kind of update of each.
 
     `eliminated` is the first class where its best state is a function of the others, so that no loop need carry it,
-    else empty; `carried` are all other classes.
+    else empty; `carried` are all other classes, and `kinds` the worst kind of update in each of them. `steps` are those
+    updates that are majorised and not plain.
     """
 
     eliminated: tuple[str, ...]
     carried: tuple[tuple[str, ...], ...]
     kinds: tuple[Kind, ...]
+    steps: tuple[Step, ...] = ()
 
     @property
     def monotone(self) -> bool:
@@ -40,6 +38,7 @@ def schedule(
     order: Any = None,
     *,
     cut: Sequence[str] = (),
+    masked: Sequence[str] = (),
     given: Sequence[str] | None = None,
 ) -> Schedule:
     """The sweep over the free layers of a network.
@@ -53,8 +52,7 @@ def schedule(
     - `network`: the network.
     - `free`: the layers that are not held fixed as a whole.
     - `order`: classes of layer names that override the colouring, or `None`.
-    - `cut`: layers of which coupled neurons may be partly clamped, so that full steps may raise the energy.
-        (Keyword only.)
+    - `cut`, `masked`: as [`step_of`][hamlayers.dynamics._steps.step_of]. (Keyword only.)
     - `given`: the layers that hold a query; `None` if any may. (Keyword only.)
 
     **Raises:** `TypeError` and `ValueError` for an `order` that is not a partition of the free layers into classes
@@ -62,18 +60,15 @@ def schedule(
     """
     neighbours = {name: _neighbours(network, name) & set(free) for name in free}
     classes = _colour(free, neighbours) if order is None else _as_classes(order, free, neighbours)
-    kinds: tuple[Kind, ...] = tuple(_kind(network, members, cut) for members in classes)
+    steps = {name: step_of(network, name, cut=cut, masked=masked) for name in free}
+    kinds: tuple[Kind, ...] = tuple(_worst([steps[name].kind for name in members]) for members in classes)
+    special = tuple(step for step in steps.values() if not step.plain)
     queried = order is not None or given is None or bool(set(given) & set(free))
     if not queried and kinds == ("exact", "exact"):
         classes = tuple(sorted(classes, key=lambda members: -_neurons(network, members)))
     if len(classes) > 1 and kinds[0] == "exact":
-        return Schedule(classes[0], classes[1:], kinds[1:])
-    return Schedule((), classes, kinds)
-
-
-def touching(network: HAM, members: Sequence[str]) -> tuple[Connection, ...]:
-    """The connections that touch any of the layers."""
-    return tuple(connection for connection in network.connections if set(connection[0]) & set(members))
+        return Schedule(classes[0], classes[1:], kinds[1:], special)
+    return Schedule((), classes, kinds, special)
 
 
 def _neurons(network: HAM, members: Sequence[str]) -> int:
@@ -84,22 +79,9 @@ def _neighbours(network: HAM, name: str) -> set[str]:
     return {other for members, _ in touching(network, [name]) for other in members} - {name}
 
 
-def _kind(network: HAM, members: Sequence[str], cut: Sequence[str]) -> Kind:
-    if any(name in cut or not network.layers[name].lagrangian.convex for name in members):
-        return "damped"
-    worst: Kind = "exact"
-    for names, synapse in touching(network, members):
-        bends = bends_of(network.synapses[synapse], len(names))
-        repeated = any(names.count(name) > 1 for name in members)
-        if repeated and curvature_of(network.synapses[synapse]) != "concave":
-            return "damped"
-        # the layers of a class share no synapse, so the others that this one connects are held
-        own = {bend for name, bend in zip(names, bends, strict=True) if name in members}
-        if "unknown" in own:
-            return "damped"
-        if "concave" in own:
-            worst = "majorised"
-    return worst
+def _worst(kinds: Sequence[Kind]) -> Kind:
+    order: tuple[Kind, ...] = ("exact", "majorised", "damped")
+    return max(kinds, key=order.index)
 
 
 def _colour(free: Sequence[str], neighbours: Mapping[str, set[str]]) -> tuple[tuple[str, ...], ...]:

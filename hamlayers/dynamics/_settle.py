@@ -24,7 +24,8 @@ from ._loop import CONVERGED, AbstractMethod
 from ._problem import problem_of
 from ._rest import Tolerances
 from ._results import RESULTS
-from ._schedule import as_order, touching
+from ._schedule import as_order
+from ._steps import touching
 
 
 @final

@@ -1,7 +1,7 @@
 """What a synapse is: an energy of the activations that it connects."""
 
 from abc import abstractmethod
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,13 +9,8 @@ import jax
 from .._checks import as_float_array
 from .._numerics import widest_dtype
 from .._typing import FloatArray, FloatLike, Scalar
-
-
-Bend: TypeAlias = Literal["linear", "concave", "unknown"]
-"""How an energy bends in one activation, whatever the others are."""
-
-Curvature: TypeAlias = Literal["multilinear", "concave", "unknown"] | tuple[Bend, ...]
-"""How an energy bends: linear in each activation, jointly concave in all of them, not known, or each by itself."""
+from ..lagrangians import AbstractLagrangian
+from ._curvature import Bend, Curvature, as_bends
 
 
 class AbstractSynapse(eqx.Module):
@@ -31,10 +26,21 @@ class AbstractSynapse(eqx.Module):
     def curvature(self) -> Curvature:
         """What [`hamlayers.settle`][] may rely on for its guarantee.
 
-        `"multilinear"`, jointly `"concave"`, `"unknown"`, or a tuple with one of `"linear"`, `"concave"` and
-        `"unknown"` for each activation, the others held. A layer in which its synapses are linear can be minimised
-        over exactly; where they are concave the same update still never raises the energy; for others the step is
-        damped until it does not. A layer that a connection names twice needs a joint statement.
+        `"multilinear"`, jointly `"concave"`, `"unknown"`, or a tuple with one entry for each activation, the others
+        held, which is
+
+        - `"linear"`: the layer can be minimised over exactly, by `x <- I`;
+        - `"concave"`: the same update never raises the energy, since that lies below its tangent;
+        - `"concave if others >= 0"`: so it is where the Lagrangians of all other layers of the connection are known to
+          give activations that are [`non_negative`][hamlayers.lagrangians.non_negative];
+        - [`Convex(bound)`][hamlayers.synapses.Convex]: convex, with second derivatives up to a bound, which says how
+          far the update may go;
+        - [`Slices(axis)`][hamlayers.synapses.Slices]: concave in some slices at a time, which are updated in turn;
+        - `"unknown"`: the step is damped until the energy does not rise.
+
+        A layer that a connection names twice needs a joint statement, `"concave"` for the whole synapse: neither a
+        tuple nor `"multilinear"` says how the energy bends where both activations move together.
+        [`hamlayers.testing.check_synapse`][] holds every statement to its definition.
         """
 
     @abstractmethod
@@ -52,16 +58,44 @@ def bends_of(synapse: Any, count: int) -> tuple[Bend, ...]:
 
     **Raises:** `ValueError` for a declaration that is not one for each.
     """
-    declared = curvature_of(synapse)
-    if isinstance(declared, tuple):
-        if len(declared) != count or not set(declared) <= {"linear", "concave", "unknown"}:
-            raise ValueError(
-                f'{type(synapse).__name__}: `curvature` must be "linear", "concave" or "unknown" for each of the '
-                f"{count} activations, got {declared!r}."
-            )
-        return declared
-    bend: Bend = "linear" if declared == "multilinear" else declared
-    return (bend,) * count
+    return as_bends(type(synapse).__name__, curvature_of(synapse), count)
+
+
+class AbstractUpdatingSynapse(AbstractSynapse):
+    """A synapse with an update of its own for a layer, better than what follows from how its energy bends.
+
+    [`hamlayers.settle`][] takes it for a layer that no other such synapse touches, whose other synapses are linear or
+    concave in it, and of which no single neurons are clamped. Of all others it then needs nothing but their currents.
+    """
+
+    @abstractmethod
+    def updates(self, argument: int, lagrangian: AbstractLagrangian) -> bool:
+        """Whether it has an update of that argument for a layer of such a Lagrangian.
+
+        This may depend on classes and static fields, and not on the values of arrays.
+        """
+
+    @abstractmethod
+    def update(
+        self,
+        argument: int,
+        activations: tuple[FloatArray, ...],
+        lagrangian: AbstractLagrangian,
+        current: FloatArray,
+    ) -> FloatArray:
+        """The new `x - b` of the layer, of which its Lagrangian takes the gradient.
+
+        With `F(g) = L*(g) + E(g, others) - <J, g>`, it must promise `F(grad L(x' - b)) <= F(g)`, and to be where it
+        was only where the force on the layer vanishes, as does the minimum of any upper bound that touches `F` at `g`
+        and has its slope there.
+
+        **Arguments:**
+
+        - `argument`: which activation of the synapse is to be updated.
+        - `activations`: all of them, as they are: `g` and those held.
+        - `lagrangian`: that of the layer.
+        - `current`: `J = I + u - b`: what all other synapses and the inputs send into the layer, less its threshold.
+        """
 
 
 def as_activations(owner: str, activations: tuple[FloatLike, ...]) -> tuple[FloatArray, ...]:

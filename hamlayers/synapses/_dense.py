@@ -9,7 +9,8 @@ from jaxtyping import PRNGKeyArray
 
 from .._checks import as_finite, as_key, as_parameter, as_shape
 from .._typing import FloatArray, FloatLike, Scalar
-from ._base import AbstractSynapse, Curvature, as_activations
+from ._base import AbstractSynapse, as_activations
+from ._curvature import Curvature
 
 
 @final

@@ -10,7 +10,8 @@ from jaxtyping import PRNGKeyArray
 from .._checks import as_finite, as_key, as_shape
 from .._typing import FloatArray, FloatLike, Scalar
 from ..lagrangians import AbstractLagrangian
-from ._base import AbstractSynapse, Curvature, as_activations
+from ._base import AbstractSynapse, as_activations
+from ._curvature import Curvature
 
 
 @final

@@ -9,17 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import DTypeLike
+from jaxtyping import Array, Bool, DTypeLike
 
 from .. import synapses as sy
 from .._checks import as_float_dtype, as_shape
 from .._typing import FloatArray, Scalar
-from ..synapses._base import Curvature
+from ..synapses._curvature import Curvature, as_bends
 from ._differences import DIFFERENCES, difference_tolerance, differences
 from ._lagrangian_facts import NEAR
 from ._law import (
     ROUNDINGS,
     Comparison,
+    Facts,
     check_examples,
     check_largest,
     compiled,
@@ -32,13 +33,20 @@ from ._law import (
     raise_violation,
     search,
 )
+from ._synapse_laws import (
+    SHARES,
+    TINY,
+    UNIT,
+    Shapes,
+    curvature_laws,
+    moves_of,
+    rounding_of,
+    scale_of,
+    update_examples,
+    update_judge,
+    updated,
+)
 from ._values import arrays, extreme_arrays, kinks_of, numbers
-
-
-UNIT = ROUNDINGS * 2.0**-52
-TINY = 1e-200
-SHARES = (0.25, 0.5, 0.75)
-Shapes = tuple[tuple[int, ...], ...]
 
 
 def check_synapse(
@@ -57,8 +65,11 @@ def check_synapse(
     activations is kept, half-width ones may be widened); in double precision **drive** (`-dE/dg_i`, by autodiff, is
     that by finite differences), **second derivatives** (finite and symmetric), **curvature** (a multilinear energy is
     affine in each activation while the others are fixed, a concave one lies above its chords and has no positive second
-    derivative; or in each activation by itself), **terms** (what [`terms`][hamlayers.synapses.terms] says of it adds up
-    to its energy), **parameter gradients**; in `dtype` **finite** and **precision**; **jit** and **vmap**.
+    derivative; or what it says of each activation: convex, not farther below its chords than its bound allows, and with
+    no larger second derivative; concave where the others are not negative; concave in each set of slices), **update**
+    (one of its own, of a layer of any kind that it takes, does not raise the energy), **terms** (what
+    [`terms`][hamlayers.synapses.terms] says of it adds up to its energy), **parameter gradients**; in `dtype`
+    **finite** and **precision**; **jit** and **vmap**.
 
     **Arguments:**
 
@@ -79,21 +90,21 @@ def check_synapse(
     check_largest("check_synapse", largest)
     dtype = as_float_dtype("check_synapse", dtype)
     sizes = _shapes_of(owner, synapse, shapes)
-    bend = sy.curvature_of(synapse) if curvature is None else curvature
-    each = isinstance(bend, tuple) and len(bend) == len(sizes) and set(bend) <= {"linear", "concave", "unknown"}
-    if not each and bend not in ("multilinear", "concave", "unknown"):
-        raise ValueError(
-            f'{owner}: `curvature` must be "multilinear", "concave" or "unknown", or "linear", "concave" or "unknown" '
-            f"for each of the {len(sizes)} activations, got {bend!r}."
-        )
+    as_bends(owner, sy.curvature_of(synapse) if curvature is None else curvature, len(sizes))
     context = f"synapse = {described(synapse)}"
     options = {"examples": examples, "seed": seed, "context": context}
     with jax.enable_x64(True):
         _check_shapes_and_dtypes(owner, synapse, sizes)
         exact, special = double(synapse), kinks_of(synapse, 8)
-        ordinary = _activations(sizes, numbers(np.float64, bound=4, special=special), np.float64)
+        elements = numbers(np.float64, bound=4, special=special)
+        ordinary = _activations(sizes, elements, np.float64)
         pairs = st.fixed_dictionaries({"g": ordinary, "other": ordinary})
+        # a bound may be computed from the parameters, so it too is taken in double precision
+        bend = sy.curvature_of(exact) if curvature is None else curvature
         search(owner, pairs, _judge(owner, exact, sizes, bend), **options)
+        for argument, lagrangian in updated(exact, len(sizes)):
+            drawn = update_examples(sizes, argument, lambda shapes: _activations(shapes, elements, np.float64))
+            search(owner, drawn, update_judge(owner, exact, argument, lagrangian), **options)
         if any(eqx.is_inexact_array(leaf) and leaf.size for leaf in jax.tree.leaves(synapse)):
             search(owner, st.fixed_dictionaries({"g": ordinary}), _parameter_judge(owner, exact), **options)
         wide = _activations(sizes, numbers(dtype, bound=4, special=special, largest=largest), dtype)
@@ -144,20 +155,20 @@ def _check_shapes_and_dtypes(owner: str, synapse: Any, shapes: Shapes) -> None:
             )
 
 
-def _facts(synapse: Any, g: list[FloatArray], other: list[FloatArray]) -> dict[str, FloatArray]:
+def _facts(
+    synapse: Any, g: list[FloatArray], other: list[FloatArray], masks: Bool[Array, "m n"]
+) -> dict[str, FloatArray]:
     flat, unravel = ravel_pytree(g)
     far, _ = ravel_pytree(other)
     energy = lambda vector: synapse(*unravel(vector))  # noqa: E731
     found = differences(lambda v: energy(v)[None], flat, jnp.eye(flat.size, dtype=flat.dtype))
     step = NEAR * jnp.maximum(1, jnp.abs(flat))
     at, front, back = jax.lax.map(jax.hessian(energy), jnp.stack([flat, flat + step, flat - step]))
-    # one argument moved at a time, then all of them
-    owner = np.repeat(np.arange(len(g)), [a.size for a in g])
-    masks = jnp.asarray(np.concatenate([owner[None] == np.arange(len(g))[:, None], np.ones((1, owner.size), bool)]))
     shares = jnp.asarray(SHARES, flat.dtype)
     ends = jnp.where(masks, far[None], flat[None])
     between = flat[None, None] + shares[:, None, None] * (ends - flat[None])[None]
     return {
+        "at": flat,
         "energy": energy(flat),
         "gradient": jax.grad(energy)(flat),
         "slope": found["slope"][:, 0],
@@ -180,67 +191,37 @@ def _moved(synapse: Any, g: list[FloatArray]) -> Scalar:
 
 def _judge(owner: str, synapse: Any, shapes: Shapes, bend: Curvature) -> Callable[[Any], Iterator[Comparison]]:
     evaluate = compiled(owner, "drive", _facts)
-    blocks = np.repeat(np.arange(len(shapes)), [int(np.prod(shape)) for shape in shapes])
+    moves = moves_of(bend, shapes)
+    masks = jnp.asarray(np.stack([move.mask for move in moves]))
+    conditions = sorted({move.condition for move in moves if move.condition is not None})
     known = sy.terms(synapse, shapes)
 
     def judge(example: Any) -> Iterator[Comparison]:
-        g, other = example["g"], example["other"]
-        found = evaluate(synapse, [jnp.asarray(a) for a in g], [jnp.asarray(a) for a in other])
-        sizes = np.concatenate([a.reshape(-1) for a in g])
-        if not np.isfinite(found["energy"]) or not np.isfinite(found["slope"]).all():
-            return
-        scale = abs(found["energy"]) + np.sum(np.abs(sizes * found["gradient"])) + found["moved"]
-        tolerance = difference_tolerance(found["error"], scale)
-        statement = "minus the derivative by each activation is that by finite differences"
-        yield Comparison("drive", statement, -found["gradient"], -found["slope"], tolerance, DIFFERENCES)
-        hessian, change = found["hessian"], found["change"]
-        rounding = UNIT * (np.max(np.abs(hessian)) + np.max(np.nan_to_num(change)) / NEAR) + TINY
-        yield Comparison(
-            "second derivatives",
-            "they are finite and symmetric",
-            hessian,
-            hessian.T,
-            change + rounding,
-            "what they change within 2^-20 of the activations, plus rounding",
-        )
-        yield from _curvature(bend, found, blocks, scale, rounding)
-        if known is not None:
-            statement, because = "its registered terms add up to the energy", "2048 eps (|E| + sum |g dE/dg|)"
-            yield Comparison("terms", statement, _sum_of(known, g), found["energy"], 64 * UNIT * scale + TINY, because)
+        g, other = ([jnp.asarray(a) for a in example[key]] for key in ("g", "other"))
+        found = evaluate(synapse, g, other, masks)
+        step = np.concatenate([np.ravel(b - a) for a, b in zip(g, other, strict=True)])
+        if np.isfinite(found["energy"]) and np.isfinite(found["slope"]).all():
+            yield from _derivative_laws(found)
+            yield from curvature_laws(moves, None, found, step)
+            if known is not None:
+                statement, because = "its registered terms add up to the energy", "2048 eps (|E| + sum |g dE/dg|)"
+                slack = 64 * UNIT * scale_of(found) + TINY
+                yield Comparison("terms", statement, _sum_of(known, example["g"]), found["energy"], slack, because)
+        for k in conditions:
+            positive = [a if j == k else jnp.abs(a) for j, a in enumerate(g)]
+            yield from curvature_laws(moves, k, evaluate(synapse, positive, other, masks), step)
 
     return judge
 
 
-def _curvature(bend: Curvature, found: Any, blocks: np.ndarray, scale: float, rounding: float) -> Iterator[Comparison]:
-    if bend == "unknown" or not np.isfinite(found["ends"]).all():
-        return
-    shares = np.asarray(SHARES)[:, None]
-    chord = (1 - shares) * found["energy"] + shares * found["ends"][None]
-    sizes = scale + np.abs(found["ends"]) + np.max(np.abs(found["between"]), axis=0)
-    tolerance, because = 8 * UNIT * sizes[None] + TINY, "256 eps (|E| + sum |g dE/dg|)"
-    hessian = (found["hessian"] + found["hessian"].T) / 2
-    if bend == "concave":
-        statement = "a concave energy is nowhere below its chords"
-        yield Comparison("curvature", statement, found["between"], chord, tolerance, because, "at least")
-        largest = np.max(np.linalg.eigvalsh(hessian))
-        statement = "the largest eigenvalue of a concave energy's second derivatives is not positive"
-        yield Comparison("curvature", statement, largest, 0.0, blocks.size * rounding, "n times rounding", "at most")
-        return
-    count = int(blocks[-1]) + 1
-    for k, own in enumerate(("linear",) * count if bend == "multilinear" else bend):
-        inside = np.ix_(blocks == k, blocks == k)
-        line, straight, slack = found["between"][:, k], chord[:, k], np.broadcast_to(tolerance, chord.shape)[:, k]
-        if own == "linear":
-            statement = f"the energy is affine in activation {k} while the others are fixed"
-            yield Comparison("curvature", statement, line, straight, slack, because)
-            statement = f"the energy has no second derivative within activation {k}"
-            yield Comparison("curvature", statement, hessian[inside], 0.0, rounding, "rounding")
-        elif own == "concave":
-            statement = f"the energy is nowhere below its chords in activation {k}, the others fixed"
-            yield Comparison("curvature", statement, line, straight, slack, because, "at least")
-            largest, size = np.max(np.linalg.eigvalsh(hessian[inside])), int(np.sum(blocks == k))
-            statement = f"the largest eigenvalue of the second derivatives within activation {k} is not positive"
-            yield Comparison("curvature", statement, largest, 0.0, size * rounding, "n times rounding", "at most")
+def _derivative_laws(found: Facts) -> Iterator[Comparison]:
+    tolerance = difference_tolerance(found["error"], scale_of(found))
+    statement = "minus the derivative by each activation is that by finite differences"
+    yield Comparison("drive", statement, -found["gradient"], -found["slope"], tolerance, DIFFERENCES)
+    hessian, change = found["hessian"], found["change"]
+    because = "what they change within 2^-20 of the activations, plus rounding"
+    slack = change + rounding_of(found)
+    yield Comparison("second derivatives", "they are finite and symmetric", hessian, hessian.T, slack, because)
 
 
 def _sum_of(known: sy.Decomposition, g: list[np.ndarray]) -> float:
