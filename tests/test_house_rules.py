@@ -329,6 +329,87 @@ def test_public_things_are_in_the_reference() -> None:
     _fail_on(found, "public and not on any page of docs/api")
 
 
+def _asked(tree: ast.AST) -> Iterator[ast.expr]:
+    """The classes that code compares something with: `isinstance`, `issubclass`, `type(x) is`, and `case Class():`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _name(node.func) in {"isinstance", "issubclass"} and len(node.args) == 2:
+            yield node.args[1]
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            if any(isinstance(side, ast.Call) and _name(side.func) == "type" for side in sides):
+                yield from sides
+        if isinstance(node, ast.MatchClass):
+            yield node.cls
+
+
+def _classes_in(node: ast.expr, names: dict[str, Any]) -> Iterator[type]:
+    """What an expression of names, attributes, tuples and unions stands for among the names of a module."""
+    if isinstance(node, ast.Tuple | ast.List | ast.Set):
+        for part in node.elts:
+            yield from _classes_in(part, names)
+    elif isinstance(node, ast.BinOp):
+        yield from _classes_in(node.left, names)
+        yield from _classes_in(node.right, names)
+    elif isinstance(node, ast.Name | ast.Attribute):
+        found = _value_of(node, names)
+        for part in found if isinstance(found, tuple | list | set | frozenset) else (found,):
+            if isinstance(part, type):
+                yield part
+
+
+def _value_of(node: ast.expr, names: dict[str, Any]) -> Any:
+    if isinstance(node, ast.Attribute):
+        return getattr(_value_of(node.value, names), node.attr, None)
+    return names.get(node.id) if isinstance(node, ast.Name) else None
+
+
+def _asks_for(tree: ast.AST, names: dict[str, Any]) -> list[str]:
+    """The concrete Lagrangians and synapses that code asks for by class."""
+    abstract = (hamlayers.lagrangians.AbstractLagrangian, hamlayers.synapses.AbstractSynapse)
+    return [
+        f"{node.lineno}: {cls.__name__}"
+        for node in _asked(tree)
+        for cls in _classes_in(node, names)
+        if issubclass(cls, abstract) and _is_ours(cls) and not inspect.isabstract(cls)
+    ]
+
+
+def test_objects_are_asked_and_not_their_classes() -> None:
+    """Outside their own packages a Lagrangian or synapse of a user's own must fare as well as the library's."""
+    found = []
+    for module in _modules():
+        if module.__name__.split(".")[1:2] not in (["lagrangians"], ["synapses"]):
+            path = Path(inspect.getfile(module))
+            asked = _asks_for(ast.parse(path.read_text()), vars(module))
+            found += [f"{path.relative_to(ROOT)}:{each}" for each in asked]
+    _fail_on(found, "ask the object (a property, or a registered function), not for its class")
+
+
+@pytest.mark.parametrize(
+    ("code", "count"),
+    [
+        ("isinstance(x, lg.Softmax)", 1),
+        ("isinstance(x, (Tanh, int, sy.Dense))", 2),
+        ("isinstance(x, Tanh | lg.Sigmoid)", 2),
+        ("isinstance(x, KINDS)", 2),
+        ("issubclass(kind, Tanh)", 1),
+        ("type(x) is Tanh", 1),
+        ("type(x) in (Tanh, lg.Softmax)", 2),
+        ("type(x) == type(y)", 0),
+        ("Tanh is not type(x.lagrangian)", 1),
+        ("match x:\n    case Tanh():\n        pass\n    case lg.Softmax(beta=1) | sy.Memory():\n        pass", 3),
+        ("isinstance(x, lg.AbstractElementwise)", 0),
+        ("isinstance(x, sy.AbstractSynapse) and Tanh(1.0)", 0),
+        ("@growth.register(Tanh)\ndef f(x: Tanh): return lg.Softmax()", 0),
+        ("isinstance(x, unknown.Tanh)", 0),
+    ],
+)
+def test_asking_for_a_class_is_found(code: str, count: int) -> None:
+    lg, sy = hamlayers.lagrangians, hamlayers.synapses
+    names = {"lg": lg, "sy": sy, "Tanh": lg.Tanh, "KINDS": (lg.ReLU, sy.Bias, int)}
+    assert len(_asks_for(ast.parse(code), names)) == count
+
+
 # --- importing it -------------------------------------------------------------------------------
 
 
