@@ -13,7 +13,7 @@ import pytest
 from helpers import eps, only_full, precision
 
 import hamlayers as hl
-from hamlayers.dynamics._exponential import phi_1, phi_2
+from hamlayers.dynamics._diffrax._exponential import phi_1, phi_2
 
 
 SOLVERS = {"euler": (hl.methods.ExponentialEuler, 1), "heun": (hl.methods.ExponentialHeun, 2)}

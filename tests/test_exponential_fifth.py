@@ -15,8 +15,8 @@ from jax.flatten_util import ravel_pytree
 
 import hamlayers as hl
 from hamlayers import synapses
-from hamlayers.dynamics._exponential_fifth import phis
-from hamlayers.dynamics._solvers import chosen_solver, remedy
+from hamlayers.dynamics._diffrax._exponential_fifth import phis
+from hamlayers.dynamics._diffrax._solvers import chosen_solver, remedy
 
 
 RATES = {"a": 3.0, "b": [0.2, 1.5]}

@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 import hamlayers as hl
 from hamlayers import lagrangians, synapses
 from hamlayers.dynamics._driven import Driven
-from hamlayers.dynamics._fold import fold
+from hamlayers.dynamics._settling._fold import fold
 
 
 TIGHT = {"rtol": 1e-13, "atol": 1e-13, "max_steps": 3000, "throw": False}

@@ -11,8 +11,8 @@ from helpers import run_python
 import hamlayers as hl
 from hamlayers import lagrangians, synapses
 from hamlayers.dynamics._driven import Driven
-from hamlayers.dynamics._problem import problem_of
-from hamlayers.dynamics._schedule import Schedule, schedule
+from hamlayers.dynamics._settling._problem import problem_of
+from hamlayers.dynamics._settling._schedule import Schedule, schedule
 
 
 PARTS: dict[str, Any] = {
@@ -107,7 +107,7 @@ def test_layers_held_whole_leave_the_graph() -> None:
 def test_colours_do_not_depend_on_how_names_are_hashed(capsys: pytest.CaptureFixture[str]) -> None:
     code = (
         "import numpy as np, hamlayers as hl\n"
-        "from hamlayers.dynamics._schedule import schedule\n"
+        "from hamlayers.dynamics._settling._schedule import schedule\n"
         "names = ['v', 'red', 'green', 'blue', 'black', 'white', 'grey']\n"
         "layers = {name: hl.TanhLayer(1) for name in names}\n"
         "ring = [((a, b), 'w') for a, b in zip(names, names[1:] + names[:1])] + [(('v', 'blue'), 'w')]\n"

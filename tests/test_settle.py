@@ -20,7 +20,7 @@ from helpers import eps, only_full, precision
 import hamlayers as hl
 from hamlayers import lagrangians, synapses
 from hamlayers.dynamics._driven import Driven
-from hamlayers.dynamics._problem import problem_of
+from hamlayers.dynamics._settling._problem import problem_of
 from hamlayers.methods import Tolerances
 
 

@@ -15,8 +15,8 @@ from hamlayers import lagrangians as lg, synapses as sy, testing
 from hamlayers._certify._descent import descent_rows
 from hamlayers._certify._growth import growth
 from hamlayers.dynamics._driven import Driven
-from hamlayers.dynamics._problem import Problem, problem_of
-from hamlayers.dynamics._schedule import schedule
+from hamlayers.dynamics._settling._problem import Problem, problem_of
+from hamlayers.dynamics._settling._schedule import schedule
 
 
 def _normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -145,7 +145,7 @@ def _all_sweeps_descend(network: hl.HAM, size: float = 3.0, **options: Any) -> N
 
         def sweep(x: Any, _: Any) -> Any:
             evaluation = problem.evaluate(x)
-            return problem.sweep(x, evaluation), (evaluation.energy, evaluation.rounding)
+            return problem.sweep(x, evaluation.target), (evaluation.energy, evaluation.rounding)
 
         return jax.lax.scan(sweep, problem.start, length=12)[1]
 
@@ -185,7 +185,7 @@ def test_a_shortened_sweep_never_raises_the_energy(kind: str) -> None:
     )
     plan = schedule(network, network.names)
     assert set(plan.kinds) == {"majorised"}
-    assert {step.layer: step.bounds for step in plan.steps} == {"g": (("misfit", 0),), "h": (("misfit", 1),)}
+    assert {step.layer: step.bounds for step in plan.updates} == {"g": (("misfit", 0),), "h": (("misfit", 1),)}
     # a memory of exponentials and linear neurons has no lower bound far out
     _all_sweeps_descend(network, size=1.0)
 
@@ -200,7 +200,7 @@ def test_the_bound_is_the_exact_minimum_where_it_is_the_curvature() -> None:
     h = jnp.asarray(_normal(6), jnp.float32)
     state = {"g": jnp.full(4, 7.0), "h": h}
     problem = _problem(network, state, frozen={"h": True})
-    moved = problem.sweep(problem.start, problem.evaluate(problem.start))["g"]
+    moved = problem.sweep(problem.start)["g"]
     np.testing.assert_allclose(moved, 3 / 4 * (network.synapses["misfit"].weight @ h), rtol=1e-5, atol=1e-5)
     settled = hl.settle(network, state, clamp={"h": True})
     assert settled.monotone
@@ -301,7 +301,7 @@ def test_tokens_are_updated_in_turn(tokens: hl.Layer, kind: str) -> None:
         synapses={"attend": _attention(), "read": sy.Dense(_normal(12, 5) / 2)},
         connections=[("x", "attend"), (("x", "h"), "read")],
     )
-    (step,) = schedule(network, network.names).steps
+    (step,) = schedule(network, network.names).updates
     assert (step.layer, step.kind, step.slices) == ("x", "majorised", (0, 4))
     _all_sweeps_descend(network, size=1.0 if kind == "identity" else 3.0)
 
@@ -313,7 +313,7 @@ def test_sets_of_slices_of_several_synapses() -> None:
         parts = {f"s{k}": _bending(bend) for k, bend in enumerate(bends)}
         network = hl.HAM({"x": layer}, synapses=parts, connections=[("x", name) for name in parts])
         plan = schedule(network, ["x"])
-        return plan.kinds[0], plan.steps[0].slices if plan.steps else None
+        return plan.kinds[0], plan.updates[0].slices if plan.updates else None
 
     assert steps(sy.Slices(-1, 2)) == ("majorised", (1, 2))
     assert steps(sy.Slices(1, 2), sy.Slices(-1, 3)) == ("majorised", (1, 6))
@@ -380,7 +380,7 @@ def test_a_sweep_takes_the_update_that_a_synapse_proposes(radius: float, minima:
     patterns = jnp.asarray([[0.0], [1.0], [2.0]])
     memory = Epanechnikov(patterns, 2 / radius**2, 1e-6)
     network = hl.HAM({"x": hl.IdentityLayer(1)}, synapses={"m": memory}, connections=[("x", "m")])
-    assert schedule(network, ["x"]).steps[0].proposer == ((("x",), "m"), 0)
+    assert schedule(network, ["x"]).updates[0].proposer == ((("x",), "m"), 0)
     starts = jnp.linspace(0.0, 2.0, 41)[:, None]
     reach = jnp.any(jnp.abs(starts - patterns.T) < 0.99 * radius, axis=1)
     settled = jax.vmap(lambda x: hl.settle(network, {"x": x}, method=hl.BlockDescent(None), throw=False))(starts)
@@ -413,7 +413,7 @@ def test_when_a_proposal_is_not_taken() -> None:
         parts = {"m": _kernel_memory()} | {f"s{k}": synapse for k, synapse in enumerate(more)}
         network = hl.HAM({"x": layer}, synapses=parts, connections=[("x", name) for name in parts])
         plan = schedule(network, ["x"], **options)
-        return plan.kinds[0], bool(plan.steps and plan.steps[0].proposer)
+        return plan.kinds[0], bool(plan.updates and plan.updates[0].proposer)
 
     linear = hl.IdentityLayer(3)
     assert kind(linear) == ("majorised", True)

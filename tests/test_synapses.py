@@ -13,7 +13,7 @@ from hypothesis import given
 
 import hamlayers as hl
 from hamlayers import lagrangians as lg, synapses as sy, testing
-from hamlayers.dynamics._schedule import schedule
+from hamlayers.dynamics._settling._schedule import schedule
 
 
 LETTERS = "abcdef"

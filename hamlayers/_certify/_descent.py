@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, final
 
 from .._network import HAM
-from ..dynamics._schedule import Schedule, schedule
+from ..dynamics._settling._schedule import Schedule, schedule
 from ..synapses import bends_of, curvature_of
 from ..synapses._curvature import CONDITIONAL
 

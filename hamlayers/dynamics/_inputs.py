@@ -16,7 +16,7 @@ from .._network import HAM
 from .._numerics import widest_dtype
 from .._typing import FloatLike, Numbers, Scalar, State
 from ._clamp import as_currents
-from ._clock import Clock
+from ._diffrax._clock import Clock
 
 
 class AbstractInputs(eqx.Module):

@@ -1,6 +1,6 @@
 """Integration of the dynamics over time, on diffrax."""
 
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, Literal, final
 
 import diffrax
 import equinox as eqx
@@ -12,17 +12,15 @@ from jaxtyping import Array, PyTree
 from .._checks import as_throw
 from .._network import HAM, complete_state
 from .._numerics import widest_dtype
-from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
+from .._typing import ClampLike, ScalarLike, State, StateLike
 from ._arguments import prepare
-from ._clock import Clock, real_time_path, with_real_event
 from ._closed import closed, closed_now
-from ._driven import Driven, Frozen, Metric
-from ._first_step import narrowed, since_start, with_first_step, with_jumps
-from ._inputs import Inputs, currents_at, hoisted, is_smooth
-from ._results import RESULTS, is_okay, raise_on_failure
-from ._saves import all_finite, read, with_energies
-from ._solvers import ATOL, RTOL, as_controller, chosen_solver, remedy
-from ._times import (
+from ._diffrax._clock import Clock, real_time_path, with_real_event
+from ._diffrax._field import Arguments, activation_velocity, energy_at, state_velocity
+from ._diffrax._first_step import narrowed, since_start, with_first_step, with_jumps
+from ._diffrax._saves import all_finite, read, with_energies
+from ._diffrax._solvers import ATOL, RTOL, as_controller, chosen_solver, remedy
+from ._diffrax._times import (
     Times,
     as_times,
     check_clock,
@@ -35,6 +33,9 @@ from ._times import (
     time_dtype,
     with_times_since,
 )
+from ._driven import Metric
+from ._inputs import hoisted, is_smooth
+from ._results import RESULTS, is_okay, raise_on_failure
 
 
 @final
@@ -72,38 +73,6 @@ class Trajectory(eqx.Module):
         if self.interpolation is None:
             raise ValueError("Trajectory.evaluate: solve with `saveat=diffrax.SaveAt(dense=True)`.")
         return self.interpolation.evaluate(t)
-
-
-@final
-class Arguments(NamedTuple):
-    """What a solve is handed. Without a clock, times are the user's, else those since the start."""
-
-    network: HAM
-    frozen: Frozen
-    inputs: Inputs
-    clock: Clock | None = None
-
-    def at(self, t: Any) -> Driven:
-        """The driven network at a time."""
-        return Driven(self.network, self.frozen, currents_at(self.network, self.inputs, self.clock, t))
-
-
-@eqx.filter_jit
-def activation_velocity(t: Any, state: State, args: Arguments) -> State:
-    """`(I + u - x) / tau`, zero where clamped. (Jitted, as diffrax traces it many times.)"""
-    return args.at(t).velocity(state, "activation")
-
-
-@eqx.filter_jit
-def state_velocity(t: Any, state: State, args: Arguments) -> State:
-    """`-dE/dx / tau = hess L (I + u - x) / tau`, zero where clamped. (Jitted, as the other.)"""
-    return args.at(t).velocity(state, "state")
-
-
-@eqx.filter_jit
-def energy_at(t: Any, state: State, args: Arguments) -> Scalar:
-    """The energy that the dynamics descends while the inputs are constant."""
-    return args.at(t).energy(state)
 
 
 def integrate(

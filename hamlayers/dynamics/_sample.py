@@ -14,13 +14,13 @@ from .._network import HAM, complete_state
 from .._numerics import working_dtype
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
 from ._arguments import prepare
-from ._clock import Clock
 from ._closed import closed_now
+from ._diffrax._clock import Clock
+from ._diffrax._times import as_times, check_clock, clock_of
 from ._driven import Driven, Frozen
 from ._inputs import Inputs, currents_at, hoisted
 from ._results import RESULTS, raise_on_failure
 from ._sample_arguments import Plan, Temperature, as_keys, as_plan, as_solver, as_temperature, default_step
-from ._times import as_times, check_clock, clock_of
 
 
 @final

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from .._checks import as_key, as_parameter, is_number
 from .._network import HAM
 from .._typing import ScalarLike
-from ._langevin import LeimkuhlerMatthews
+from ._diffrax._langevin import LeimkuhlerMatthews
 
 
 Temperature = ScalarLike | Callable[..., Any]

@@ -14,18 +14,18 @@ from .._network import HAM, complete_state
 from .._numerics import widest_dtype
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
 from ._arguments import prepare
-from ._block import BlockDescent
 from ._closed import closed_now
 from ._driven import Driven, Frozen
-from ._fold import fold
-from ._gradient import AbstractGradient
-from ._implicit import Implicit
-from ._loop import CONVERGED, AbstractMethod
-from ._problem import problem_of
-from ._rest import Tolerances
 from ._results import RESULTS
-from ._schedule import as_order
-from ._steps import touching
+from ._settling._block import BlockDescent
+from ._settling._fold import fold
+from ._settling._gradient import AbstractGradient
+from ._settling._implicit import Implicit
+from ._settling._loop import CONVERGED, AbstractMethod
+from ._settling._problem import problem_of
+from ._settling._rest import Tolerances
+from ._settling._schedule import as_order
+from ._settling._updates import touching
 
 
 @final

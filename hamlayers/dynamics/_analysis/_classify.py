@@ -14,8 +14,8 @@ from ..._network import HAM, activations_of
 from ..._typing import ClampLike, FloatLike, State, StateLike
 from .._arguments import prepare
 from .._driven import Driven
-from .._problem import Problem, problem_of
-from .._rest import Tolerances, force_test, unseen
+from .._settling._problem import Problem, problem_of
+from .._settling._rest import Tolerances, force_test, unseen
 from ._attractors import as_positive
 
 

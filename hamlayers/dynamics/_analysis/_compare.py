@@ -13,10 +13,10 @@ from ..._checks import as_key, as_number, check_known
 from ..._network import HAM
 from ..._typing import Scalar, StateLike
 from .._clamp import as_currents
-from .._gradient import AbstractGradient, Truncated, Unrolled
-from .._implicit import Implicit
-from .._propagation import EquilibriumPropagation
 from .._settle import as_arguments, solve
+from .._settling._gradient import AbstractGradient, Truncated, Unrolled
+from .._settling._implicit import Implicit
+from .._settling._propagation import EquilibriumPropagation
 
 
 @final

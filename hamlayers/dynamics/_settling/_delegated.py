@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Int
 
-from .._checks import as_positive_scalar
-from .._numerics import widest_dtype
-from .._typing import Scalar, ScalarLike, State
-from ._integrate import Arguments, activation_velocity
+from ..._checks import as_positive_scalar
+from ..._numerics import widest_dtype
+from ..._typing import Scalar, ScalarLike, State
+from .._diffrax._field import Arguments, activation_velocity
+from .._diffrax._solvers import as_controller, as_solver
 from ._loop import AbstractDelegate, after_start
 from ._problem import Problem
 from ._rest import Tolerances, force_test
-from ._solvers import as_controller, as_solver
 
 
 @final

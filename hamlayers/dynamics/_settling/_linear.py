@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float, Int
 
-from .._numerics import widest_dtype
-from .._typing import FloatArray, Scalar, State
+from ..._numerics import widest_dtype
+from ..._typing import FloatArray, Scalar, State
 
 
 Vector: TypeAlias = Float[Array, " n"]

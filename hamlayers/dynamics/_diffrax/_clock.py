@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._typing import Scalar, State
+from ..._typing import Scalar, State
 
 
 Dtypes = tuple[tuple[str, Any], ...]

@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, final
 
-from .._network import HAM
-from ._steps import Kind, Step, step_of, touching
+from ..._network import HAM
+from ._updates import Kind, Update, touching, update_of
 
 
 @final
@@ -17,14 +17,14 @@ class Schedule(NamedTuple):
     """The colour classes in the order of a sweep, and the kind of update of each.
 
     `eliminated` is the first class where its best state is a function of the others, so that no loop need carry it,
-    else empty; `carried` are all other classes, and `kinds` the worst kind of update in each of them. `steps` are those
-    updates that are majorised and not plain.
+    else empty; `carried` are all other classes, and `kinds` the worst kind of update in each of them. `updates` are
+    those that are majorised and not plain.
     """
 
     eliminated: tuple[str, ...]
     carried: tuple[tuple[str, ...], ...]
     kinds: tuple[Kind, ...]
-    steps: tuple[Step, ...] = ()
+    updates: tuple[Update, ...] = ()
 
     @property
     def monotone(self) -> bool:
@@ -52,7 +52,7 @@ def schedule(
     - `network`: the network.
     - `free`: the layers that are not held fixed as a whole.
     - `order`: classes of layer names that override the colouring, or `None`.
-    - `cut`, `masked`: as [`step_of`][hamlayers.dynamics._steps.step_of]. (Keyword only.)
+    - `cut`, `masked`: as [`update_of`][hamlayers.dynamics._settling._updates.update_of]. (Keyword only.)
     - `given`: the layers that hold a query; `None` if any may. (Keyword only.)
 
     **Raises:** `TypeError` and `ValueError` for an `order` that is not a partition of the free layers into classes
@@ -60,7 +60,7 @@ def schedule(
     """
     neighbours = {name: _neighbours(network, name) & set(free) for name in free}
     classes = _colour(free, neighbours) if order is None else _as_classes(order, free, neighbours)
-    steps = {name: step_of(network, name, cut=cut, masked=masked) for name in free}
+    steps = {name: update_of(network, name, cut=cut, masked=masked) for name in free}
     kinds: tuple[Kind, ...] = tuple(_worst([steps[name].kind for name in members]) for members in classes)
     special = tuple(step for step in steps.values() if not step.plain)
     queried = order is not None or given is None or bool(set(given) & set(free))

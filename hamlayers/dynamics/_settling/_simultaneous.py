@@ -4,8 +4,8 @@ from typing import final
 
 from jaxtyping import PyTree
 
-from .._checks import as_positive_scalar
-from .._typing import Scalar, ScalarLike
+from ..._checks import as_positive_scalar
+from ..._typing import Scalar, ScalarLike
 from ._loop import AbstractIteration, Point, Step
 from ._problem import Problem
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .._typing import FloatArray, Scalar
+from ..._typing import FloatArray, Scalar
 
 
 Rates = PyTree[Float[Array, "..."]]

@@ -4,12 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias, final
 
-from .._layer import Layer
-from .._network import HAM
-from .._wiring import Connection
-from ..lagrangians import non_negative, steepest
-from ..synapses import AbstractUpdatingSynapse, Convex, Slices, bends_of, curvature_of
-from ..synapses._curvature import CONDITIONAL, Bend
+from ..._network import HAM, Connection, Layer
+from ...lagrangians import non_negative, steepest
+from ...synapses import AbstractUpdatingSynapse, Convex, Slices, bends_of, curvature_of
+from ...synapses._curvature import CONDITIONAL, Bend
 
 
 Kind: TypeAlias = Literal["exact", "majorised", "damped"]
@@ -20,7 +18,7 @@ MOST_SETS = 32
 
 
 @final
-class Step(NamedTuple):
+class Update(NamedTuple):
     """The update of one layer.
 
     **Attributes:**
@@ -44,7 +42,7 @@ class Step(NamedTuple):
         return not self.bounds and self.slices is None and self.proposer is None
 
 
-def step_of(network: HAM, name: str, *, cut: Sequence[str] = (), masked: Sequence[str] = ()) -> Step:
+def update_of(network: HAM, name: str, *, cut: Sequence[str] = (), masked: Sequence[str] = ()) -> Update:
     """The update of a layer.
 
     **Arguments:**
@@ -56,7 +54,7 @@ def step_of(network: HAM, name: str, *, cut: Sequence[str] = (), masked: Sequenc
     """
     lagrangian = network.layers[name].lagrangian
     if name in cut or not lagrangian.convex:
-        return Step(name, "damped")
+        return Update(name, "damped")
     connections = touching(network, [name])
     bends: list[Bend] = [_bend(network, connection, name) for connection in connections]
     proposers = [k for k, connection in enumerate(connections) if _proposes(network, connection, name)]
@@ -64,7 +62,7 @@ def step_of(network: HAM, name: str, *, cut: Sequence[str] = (), masked: Sequenc
         members, synapse = connections[proposers[0]]
         # the tangents of the others are upper bounds that keep their minimum where the proposal has it
         if all(bend in ("linear", "concave") for k, bend in enumerate(bends) if k != proposers[0]):
-            return Step(name, "majorised", proposer=((members, synapse), members.index(name)))
+            return Update(name, "majorised", proposer=((members, synapse), members.index(name)))
     return _bent(network, name, connections, bends)
 
 
@@ -96,25 +94,25 @@ def _bend(network: HAM, connection: Connection, name: str) -> Bend:
     return "concave" if all(non_negative(lagrangian) for lagrangian in others) else "unknown"
 
 
-def _bent(network: HAM, name: str, connections: Sequence[Connection], bends: Sequence[Bend]) -> Step:
+def _bent(network: HAM, name: str, connections: Sequence[Connection], bends: Sequence[Bend]) -> Update:
     """The update that follows from how the energy bends."""
     layer = network.layers[name]
     bounds, slices = list[tuple[str, int]](), list[tuple[int, int]]()
     for (members, label), bend in zip(connections, bends, strict=True):
         if bend == "unknown":
-            return Step(name, "damped")
+            return Update(name, "damped")
         if isinstance(bend, Convex):
             bounds.append((label, members.index(name)))
         elif isinstance(bend, Slices):
             slices.append((bend.axis % len(layer.shape), bend.sets(layer.shape)))
     if bounds and steepest(layer.lagrangian, layer.shape) is None:
-        return Step(name, "damped")
+        return Update(name, "damped")
     sets = _sets(layer, slices)
     if slices and sets is None:
-        return Step(name, "damped")
+        return Update(name, "damped")
     if not bounds and not slices and all(bend == "linear" for bend in bends):
-        return Step(name, "exact")
-    return Step(name, "majorised", tuple(bounds), sets if sets is None or sets[1] > 1 else None)
+        return Update(name, "exact")
+    return Update(name, "majorised", tuple(bounds), sets if sets is None or sets[1] > 1 else None)
 
 
 def _sets(layer: Layer, slices: Sequence[tuple[int, int]]) -> tuple[int, int] | None:

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from .._checks import is_number
-from .._network import HAM
-from .._numerics import widest_dtype
-from .._typing import ScalarLike, State
+from ..._checks import is_number
+from ..._network import HAM
+from ..._numerics import widest_dtype
+from ..._typing import ScalarLike, State
+from .._inputs import Inputs, is_smooth, jumps_of, seen_dtype
 from ._clock import Clock
-from ._inputs import Inputs, is_smooth, jumps_of, seen_dtype
 from ._saves import is_sub
 
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from .._numerics import widest_dtype
-from .._typing import FloatArray, Scalar, State
+from ..._numerics import widest_dtype
+from ..._typing import FloatArray, Scalar, State
 from ._problem import Problem
 
 

@@ -7,12 +7,12 @@ import jax
 import jax.core
 import numpy as np
 
-from .._network import HAM
-from .._typing import ScalarLike, State
-from ._driven import Metric
+from ..._network import HAM
+from ..._typing import ScalarLike, State
+from .._driven import Metric
+from .._inputs import Inputs, is_smooth
 from ._exponential import ExponentialEuler, ExponentialHeun
 from ._exponential_fifth import ExponentialRK5
-from ._inputs import Inputs, is_smooth
 
 
 RTOL, ATOL = 1e-3, 1e-4

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 
-from .._network import activations_of
-from .._typing import Scalar, State
+from ..._network import activations_of
+from ..._typing import Scalar, State
 from ._gradient import AbstractGradient, energy_at, forward, or_zero, state_at
 from ._linear import Map, Maps, solve_by_lineax, solve_convex
 from ._loop import AbstractMethod, Outcome

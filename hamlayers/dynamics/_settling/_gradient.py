@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from .._numerics import widest_dtype
-from .._typing import Scalar, State
+from ..._numerics import widest_dtype
+from ..._typing import Scalar, State
 from ._loop import CONVERGED, AbstractMethod, CheckpointedLoop, Outcome, plain_loop
 from ._problem import Problem
 from ._rest import Tolerances

@@ -7,17 +7,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .._network import HAM, activations_of, drive_of, synapse_energy, widened
-from .._numerics import widest_dtype, working_dtype
-from .._typing import FloatArray, Scalar, State
-from .._wiring import Connection
-from ..lagrangians._facts import rough_value
-from ._closed import closed
+from ..._network import HAM, Connection, activations_of, drive_of, synapse_energy, widened
+from ..._numerics import widest_dtype, working_dtype
+from ..._typing import FloatArray, Scalar, State
+from ...lagrangians._facts import rough_value
+from .._closed import closed
+from .._driven import Driven
 from ._damped import damped_step
-from ._driven import Driven
 from ._majorised import majorised_step
 from ._schedule import Schedule, schedule
-from ._steps import Kind, touching
+from ._updates import Kind, touching
 
 
 @final
@@ -204,7 +203,7 @@ class Problem(eqx.Module):
                 target = {name: first[name] for name in members}
             else:
                 target = self.drive_into(activations_of(self.network, self.complete(state)), members)
-            steps = tuple(step for step in self.schedule.steps if step.layer in members)
+            steps = tuple(step for step in self.schedule.updates if step.layer in members)
             if kind == "majorised" and steps:
                 target |= majorised_step(self, steps, state, target)
             if kind == "damped":
@@ -241,9 +240,9 @@ def problem_of(
     **Arguments:**
 
     - `driven`, `state`: as [`Problem`][].
-    - `order`: as [`schedule`][hamlayers.dynamics._schedule.schedule].
+    - `order`: as [`schedule`][hamlayers.dynamics._settling._schedule.schedule].
     - `eliminate`: whether a method can do without the first class of a sweep. (Keyword only.)
-    - `cut`, `given`: as [`schedule`][hamlayers.dynamics._schedule.schedule]. (Keyword only.)
+    - `cut`, `given`: as [`schedule`][hamlayers.dynamics._settling._schedule.schedule]. (Keyword only.)
     """
     network = closed(driven.network, state)
     free = [name for name in network.names if driven.frozen.get(name) is not True]
@@ -251,7 +250,7 @@ def problem_of(
     plan = schedule(network, free, order, cut=cut, masked=masked, given=given)
     if not eliminate and plan.eliminated:
         kind: Kind = "exact"
-        plan = Schedule((), (plan.eliminated, *plan.carried), (kind, *plan.kinds), plan.steps)
+        plan = Schedule((), (plan.eliminated, *plan.carried), (kind, *plan.kinds), plan.updates)
     return Problem(driven._replace(network=network), state, plan)
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from .._typing import FloatArray
+from ..._typing import FloatArray
 from ._exponential import Rates
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._typing import Scalar
+from ..._typing import Scalar
 from ._clock import Clock
 
 

@@ -5,14 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._network import activations_of
-from .._typing import FloatArray, State
-from ..lagrangians import steepest
-from ..synapses import bends_of
-from ._steps import Step, touching
+from ..._network import activations_of
+from ..._typing import FloatArray, State
+from ...lagrangians import steepest
+from ...synapses import bends_of
+from ._updates import Update, touching
 
 
-def majorised_step(problem: Any, steps: tuple[Step, ...], at: State, target: State) -> State:
+def majorised_step(problem: Any, steps: tuple[Update, ...], at: State, target: State) -> State:
     """The update of some layers that share no synapse, none of which is plain.
 
     **Arguments:**
@@ -32,7 +32,7 @@ def majorised_step(problem: Any, steps: tuple[Step, ...], at: State, target: Sta
     return found | (_slice_by_slice(problem, sliced, at, g) if sliced else {})
 
 
-def _shortened(problem: Any, step: Step, x: FloatArray, target: FloatArray) -> FloatArray:
+def _shortened(problem: Any, step: Update, x: FloatArray, target: FloatArray) -> FloatArray:
     """`x + (I - x) / (1 + c s)`, as [`Convex`][hamlayers.synapses.Convex] has it."""
     if not step.bounds:
         return target
@@ -45,7 +45,7 @@ def _shortened(problem: Any, step: Step, x: FloatArray, target: FloatArray) -> F
     return x + (target - x) / (1 + total * jnp.asarray(slope, x.dtype))
 
 
-def _slice_by_slice(problem: Any, steps: list[Step], at: State, activations: State) -> State:
+def _slice_by_slice(problem: Any, steps: list[Update], at: State, activations: State) -> State:
     """One set of slices after the other, each given those before it renewed."""
     layout: dict[str, Any] = {step.layer: step.slices for step in steps}
 
@@ -62,7 +62,7 @@ def _slice_by_slice(problem: Any, steps: list[Step], at: State, activations: Sta
     return jax.lax.fori_loop(0, max(sets for _, sets in layout.values()), turn, own)
 
 
-def _proposed(problem: Any, step: Step, activations: State) -> FloatArray:
+def _proposed(problem: Any, step: Update, activations: State) -> FloatArray:
     """What the synapse makes of the currents from everything else."""
     proposer: Any = step.proposer
     connection, argument = proposer

@@ -9,10 +9,10 @@ import jax.flatten_util
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from .._network import activations_of
-from .._numerics import inner, working_dtype
-from .._typing import FloatArray, Scalar, State
-from ..lagrangians._grouped import coupled_sum
+from ..._network import activations_of
+from ..._numerics import inner, working_dtype
+from ..._typing import FloatArray, Scalar, State
+from ...lagrangians._grouped import coupled_sum
 
 
 Map: TypeAlias = Callable[[State], State]

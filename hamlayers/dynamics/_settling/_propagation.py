@@ -6,10 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._checks import as_flag, as_positive_scalar
-from .._network import activations_of
-from .._numerics import inner
-from .._typing import Scalar, ScalarLike, State
+from ..._checks import as_flag, as_positive_scalar
+from ..._network import activations_of
+from ..._numerics import inner
+from ..._typing import Scalar, ScalarLike, State
 from ._gradient import AbstractGradient, energy_at, forward, or_zero, state_at, stop
 from ._implicit import at_rest
 from ._loop import AbstractMethod, Outcome

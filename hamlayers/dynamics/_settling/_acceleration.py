@@ -10,9 +10,9 @@ import jax.flatten_util
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._checks import as_number
-from .._numerics import inner, working_dtype
-from .._typing import Scalar, State
+from ..._checks import as_number
+from ..._numerics import inner, working_dtype
+from ..._typing import Scalar, State
 
 
 class AbstractAcceleration(eqx.Module):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
-from .._typing import Scalar, State
+from ..._typing import Scalar, State
 from ._clock import Dtypes, rounded
 
 

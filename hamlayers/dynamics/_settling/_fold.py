@@ -5,11 +5,11 @@ from typing import NamedTuple, final
 import jax
 import jax.numpy as jnp
 
-from .._network import HAM, Connection, activations_of, part_of, synapse_energy
-from .._numerics import widest_dtype, working_dtype
-from .._typing import Scalar, State
-from ..synapses import bends_of
-from ._driven import Driven
+from ..._network import HAM, Connection, activations_of, part_of, synapse_energy
+from ..._numerics import widest_dtype, working_dtype
+from ..._typing import Scalar, State
+from ...synapses import bends_of
+from .._driven import Driven
 
 
 @final

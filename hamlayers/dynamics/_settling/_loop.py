@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
-from .._numerics import widest_dtype
-from .._typing import Scalar, State
+from ..._numerics import widest_dtype
+from ..._typing import Scalar, State
+from .._results import RESULTS
 from ._problem import Evaluation, Problem
 from ._rest import Seen, Tolerances, Watch, anywhere, force_test, unseen
-from ._results import RESULTS
 
 
 RUNNING, CONVERGED, NONFINITE = 0, 1, 2
