@@ -44,7 +44,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """The profile by the options, before the tests are imported; `--hypothesis-profile=NAME` is read later and wins."""
+    """The profile by the options, before the tests are imported; `--hypothesis-profile=NAME` is read later and wins.
+
+    With `--full` every call within the package has its types and shapes checked, which takes a third of the time. (In
+    `.ci/run` they are in one of the two worlds, by jaxtyping's own option.)
+    """
+    if config.getoption("full") and not config.getoption("jaxtyping_packages"):
+        jaxtyping.install_import_hook("hamlayers", "beartype.beartype")
     usual = "ci" if os.environ.get("CI") else "default"
     hypothesis.settings.load_profile("full" if config.getoption("full") else usual)
 
@@ -66,10 +72,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_compiled_programs() -> Iterator[None]:
-    """Drop what was compiled: each program holds memory maps, of which the system grants a process 65,530."""
+    """Drop what was compiled: each program holds memory, some MiB, and maps, of which a process is granted 65,530."""
     yield
     maps = Path("/proc/self/maps")
-    if not maps.exists() or maps.read_bytes().count(b"\n") > 20_000:
+    if not maps.exists() or maps.read_bytes().count(b"\n") > 10_000:
         jax.clear_caches()
         gc.collect()
 
