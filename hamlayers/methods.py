@@ -14,11 +14,17 @@ from .dynamics._settling._acceleration import (
     Nesterov as Nesterov,
 )
 from .dynamics._settling._delegated import Integrate as Integrate, Optimistix as Optimistix
-from .dynamics._settling._gradient import AbstractGradient as AbstractGradient
+from .dynamics._settling._gradient import (
+    AbstractGradient as AbstractGradient,
+    energy_at as energy_at,
+    forward as forward,
+    state_at as state_at,
+)
 from .dynamics._settling._loop import (
     AbstractDelegate as AbstractDelegate,
     AbstractIteration as AbstractIteration,
     AbstractMethod as AbstractMethod,
+    Outcome as Outcome,
     Point as Point,
     Step as Step,
 )
