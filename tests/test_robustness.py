@@ -43,10 +43,10 @@ EXEMPT = {
                     *("DescentRow", "Diagnostics", "EulerStep", "FlatRow", "GradientReport", "GradientRow"),
                 )
             ),
-            *("lg.FitReport", "lg.Hinges", "kn.Ensemble", "kn.EnsembleMoments", "kn.GaussianMoments"),
+            *("lg.FitReport", "lg.Hinges", "kn.TrainedEnsemble", "kn.EnsembleMoments", "kn.GaussianMoments"),
             *(
                 "kn.LossDescent",
-                "kn.Margins",
+                "kn.MarginReport",
                 "kn.PerOutputDescent",
                 "kn.SquaredErrorDescent",
                 "kn.Trained",

@@ -3,16 +3,16 @@
 from ._data import AbstractPredictor as AbstractPredictor
 from ._flow import LossDescent as LossDescent, Trained as Trained
 from ._gaussian_process import (
-    Ensemble as Ensemble,
     EnsembleMoments as EnsembleMoments,
     GaussianMoments as GaussianMoments,
+    TrainedEnsemble as TrainedEnsemble,
     ensemble as ensemble,
     gp_posterior as gp_posterior,
 )
 from ._losses import (
     AbstractOutputLoss as AbstractOutputLoss,
     CrossEntropy as CrossEntropy,
-    Margins as Margins,
+    MarginReport as MarginReport,
     MeanSquaredError as MeanSquaredError,
     SmoothedHinge as SmoothedHinge,
     SquaredHinge as SquaredHinge,

@@ -132,7 +132,7 @@ class EnsembleMoments(NamedTuple):
 
 
 @final
-class Ensemble(eqx.Module):
+class TrainedEnsemble(eqx.Module):
     """The outputs of an ensemble of trained infinite networks; made by [`hamlayers.kernels.ensemble`][]."""
 
     data: TrainingData
@@ -154,7 +154,7 @@ class Ensemble(eqx.Module):
 
 
 @jax.jit
-def _moments(ensemble: Ensemble, times: FloatArray) -> EnsembleMoments:
+def _moments(ensemble: TrainedEnsemble, times: FloatArray) -> EnsembleMoments:
     data, vectors, nngp = ensemble.data, ensemble.eigenvectors, ensemble.nngp_train_train
     scale = data.learning_rate / data.targets.size
 
@@ -187,7 +187,7 @@ def ensemble(
     momentum: float | None = None,
     discrete: bool = False,
     diag_reg: ScalarLike = 0.0,
-) -> Ensemble:
+) -> TrainedEnsemble:
     """Infinitely wide networks trained on the mean squared error from random weights: `moments = ensemble(...)(t)`.
 
     At time 0 the outputs are a Gaussian process of mean 0 with the NNGP kernel `K`. Training with the NTK `H` is linear
@@ -241,7 +241,7 @@ def ensemble(
         eigenvalues = check_eigenvalues(owner, "ntk_train_train", eigenvalues, dtype)
         if discrete:
             check_stability(data, eigenvalues[-1], jnp.asarray(1 / targets.size, ntk.dtype))
-        return Ensemble(data, eigenvalues, eigenvectors, nngp, nngp_test, prior)
+        return TrainedEnsemble(data, eigenvalues, eigenvectors, nngp, nngp_test, prior)
 
 
 def _as_test_kernels(owner: str, ntk: FloatArray, ntk_test: Any, nngp_test: Any, prior: Any) -> tuple:

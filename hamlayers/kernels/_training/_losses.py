@@ -158,7 +158,7 @@ def _check_signs(owner: str, y: FloatArray) -> None:
 
 
 @final
-class Margins(eqx.Module):
+class MarginReport(eqx.Module):
     """How far a classifier is from satisfying `f y >= margin` on all training points.
 
     **Fields:**
@@ -175,8 +175,10 @@ class Margins(eqx.Module):
     loss: Scalar
 
 
-def margins(f_train: FloatArray, y_train: FloatArray, *, margin: ScalarLike = 0.5, slack: ScalarLike = 0.0) -> Margins:
-    """The margins of outputs for labels -1 and 1, as [`hamlayers.kernels.Margins`][].
+def margins(
+    f_train: FloatArray, y_train: FloatArray, *, margin: ScalarLike = 0.5, slack: ScalarLike = 0.0
+) -> MarginReport:
+    """The margins of outputs for labels -1 and 1, as [`hamlayers.kernels.MarginReport`][].
 
     **Arguments:**
 
@@ -198,7 +200,7 @@ def margins(f_train: FloatArray, y_train: FloatArray, *, margin: ScalarLike = 0.
     free = as_nonnegative_scalar("margins", "slack", slack).astype(f_train.dtype)
     reached = f_train * y_train
     below: Bool[Array, "..."] = reached < goal - free
-    return Margins(
+    return MarginReport(
         unsatisfied=jnp.sum(below),
         misclassified=jnp.sum(reached <= 0),
         smallest=jnp.min(reached),
