@@ -462,7 +462,7 @@ def _descend(network: hl.HAM, start: dict, masks: dict, method: Any) -> Any:
     def loop(cond: Any, body: Any, init: Any, max_steps: int) -> Any:
         def step(at: Any, _: None) -> Any:
             after = jax.tree.map(lambda new, old: jnp.where(cond(at), new, old), body(at), at)
-            return after, (after.energy, problem.energy(after.kept), _magnitude(network, problem, after.kept))
+            return after, (after.energies.here, problem.energy(after.kept), _magnitude(network, problem, after.kept))
 
         end, energies = jax.lax.scan(step, init, length=max_steps)
         path.append(energies)

@@ -74,9 +74,9 @@ def _block(network: HAM, doubts: Sequence[str]) -> tuple[Guarantee, str]:
 def _bends(plan: Schedule) -> str:
     """What is known of the synapses, in words."""
     words = ["affine or concave"]
-    words += ["of bounded curvature"] if any(step.bounds for step in plan.steps) else []
-    words += ["concave slice by slice"] if any(step.slices for step in plan.steps) else []
-    words += ["with an update of their own"] if any(step.proposer for step in plan.steps) else []
+    words += ["of bounded curvature"] if any(step.bounds for step in plan.updates) else []
+    words += ["concave slice by slice"] if any(step.slices for step in plan.updates) else []
+    words += ["with an update of their own"] if any(step.proposer for step in plan.updates) else []
     return ", or ".join(words)
 
 

@@ -160,7 +160,7 @@ class AbstractIteration(AbstractMethod):
             eliminated = jax.lax.cond(lost, lambda: problem.eliminate(end.kept), lambda: end.eliminated)
         else:
             eliminated = problem.eliminate(end.kept)
-        energy = problem.energy(end.kept) if end.energy is None else end.energy
+        energy = problem.energy(end.kept) if end.energies is None else end.energies.here
         status = jnp.where(jnp.isfinite(energy), end.status, NONFINITE)
         return Outcome(end.kept, energy, end.residual, end.steps, status, eliminated)
 
@@ -197,13 +197,21 @@ class AbstractDelegate(AbstractMethod):
 
 
 @final
+class _Energies(NamedTuple):
+    """That of the last point that was kept, and the lowest of all of them."""
+
+    here: Scalar
+    lowest: Scalar
+
+
+@final
 class _Iterate(NamedTuple):
     """`trial` is looked at next, and `plain` unless a method guessed it; `kept` is the last point that was kept.
 
-    `fallback` is that point's own, `energy` and `residual` are those there, `lowest` is the lowest energy of all points
-    kept, and `watch` what the test of rest remembers of them. Without a fallback or an `energy_atol` nobody asks for
-    the energies. `steps` counts the points looked at after the start. `eliminated` are those layers where the loop
-    looked last; a member of a batch that has finished stays there until the others have.
+    `fallback` is that point's own, `residual` is that there, and `watch` what the test of rest remembers of all points
+    kept. Without a fallback or an `energy_atol` nobody asks for the energies. `steps` counts the points looked at after
+    the start. `eliminated` are those layers where the loop looked last; a member of a batch that has finished stays
+    there until the others have.
     """
 
     trial: State
@@ -211,8 +219,7 @@ class _Iterate(NamedTuple):
     kept: State
     fallback: State | None
     memory: PyTree
-    energy: Scalar | None
-    lowest: Scalar | None
+    energies: _Energies | None
     residual: Scalar
     watch: Watch
     steps: Int[Array, ""]
@@ -224,7 +231,7 @@ def _begin(method: AbstractIteration, problem: Problem, tolerances: Tolerances, 
     start, memory, fallback = method.init(problem)
     watched = fallback is not None or tolerances.energy_atol is not None
     dtype = jax.eval_shape(problem.energy, start).dtype
-    energy = jnp.asarray(jnp.inf, dtype) if watched else None
+    highest = jnp.asarray(jnp.inf, dtype)
     # Carrying the eliminated layers along costs a pass over them in every step, as much as some 20 carried neurons cost
     # by their weights; completing the state at the end costs those of all. And no loop should store them.
     neurons = sum(x.size for x in start.values())
@@ -235,8 +242,7 @@ def _begin(method: AbstractIteration, problem: Problem, tolerances: Tolerances, 
         kept=start,
         fallback=fallback,
         memory=memory,
-        energy=energy,
-        lowest=energy,
+        energies=_Energies(highest, highest) if watched else None,
         residual=jnp.asarray(jnp.inf, widest_dtype(dtype)),
         watch=unseen(problem),
         steps=jnp.full((), -1, jnp.int32),
@@ -259,15 +265,18 @@ def _advance(method: AbstractIteration, problem: Problem, tolerances: Tolerances
         trial, memory = select(kept, (proposed, step.memory), (at.fallback, method.init(problem).memory))
     # The first point is the start, which is what is returned if the first step overflows.
     known = kept | (at.steps < 0)
-    watched = at.energy is not None and at.lowest is not None
+    energies = at.energies
+    if energies is not None:
+        lowest = jnp.minimum(evaluation.energy, energies.lowest)
+        here = jnp.where(known, evaluation.energy, energies.here)
+        energies = _Energies(here, jnp.where(kept, lowest, energies.lowest))
     return _Iterate(
         trial=select(status == RUNNING, trial, at.trial),
         plain=~kept if step.fallback is not None else at.plain,
         kept=select(kept, at.trial, at.kept),
         fallback=None if step.fallback is None else select(kept, step.fallback, at.fallback),
         memory=memory,
-        energy=jnp.where(known, evaluation.energy, at.energy) if watched else None,
-        lowest=jnp.where(kept, jnp.minimum(evaluation.energy, at.lowest), at.lowest) if watched else None,
+        energies=energies,
         residual=jnp.where(known, seen.residual.astype(at.residual.dtype), at.residual),
         watch=select(kept, at.watch.after(seen), at.watch),
         steps=at.steps + going.astype(jnp.int32),
@@ -283,17 +292,18 @@ def _judged(
     energy, rest = evaluation.energy, seen.rest
     landing = step.state if step.fallback is None else step.fallback
     finite = all_finite(landing) & jnp.isfinite(seen.residual)
-    if at.lowest is not None:
+    if at.energies is not None:
         finite &= jnp.isfinite(energy)
     kept = finite
-    if step.fallback is not None and at.lowest is not None:
-        good = energy <= at.lowest + evaluation.rounding
+    if step.fallback is not None and at.energies is not None:
+        lowest = at.energies.lowest
+        good = energy <= lowest + evaluation.rounding
         if not problem.schedule.monotone:
             # A map that backtracks may throw momentum back and forth at a level that the energy does not resolve.
-            good &= (energy < at.lowest - evaluation.rounding) | (seen.residual <= at.residual)
+            good &= (energy < lowest - evaluation.rounding) | (seen.residual <= at.residual)
         kept &= at.plain | good
-    if tolerances.energy_atol is not None and at.energy is not None:
-        rest |= at.energy - energy <= tolerances.energy_atol.astype(energy.dtype)
+    if tolerances.energy_atol is not None and at.energies is not None:
+        rest |= at.energies.here - energy <= tolerances.energy_atol.astype(energy.dtype)
     going = at.status == RUNNING
     status = jnp.where(kept & rest, CONVERGED, jnp.where(at.plain & ~finite, NONFINITE, RUNNING))
     return going & kept, jnp.where(going, status, at.status).astype(jnp.int32)
