@@ -198,12 +198,12 @@ def test_slopes_of_all_sizes_in_single_precision(solver: Any) -> None:
 # --- where there is no derivative -------------------------------------------------------------------------------------
 
 
-def _curie_weiss(weight: Any, h: Any) -> jax.Array:
+def _curie_weiss(weight: Any, h: Any, throw: bool = False) -> jax.Array:
     """`x = w tanh x + h` at zero field, of which the derivative is `1 / (1 - w)`."""
     parts = {"w": sy.Dense(weight[None, None] / 2), "b": sy.Bias(h[None])}
     connections = [(("x", "x"), "w"), (("x",), "b")]
     network = hl.HAM({"x": hl.TanhLayer(1)}, synapses=parts, connections=connections)
-    return hl.settle(network, {"x": jnp.zeros(1, weight.dtype)}, throw=False).state["x"][0]
+    return hl.settle(network, {"x": jnp.zeros(1, weight.dtype)}, throw=throw).state["x"][0]
 
 
 def test_a_critical_point_has_no_derivative() -> None:
@@ -215,6 +215,54 @@ def test_a_critical_point_has_no_derivative() -> None:
     for found in (reverse, forward):
         assert np.isnan(found[1])
         np.testing.assert_allclose(np.asarray(found)[[0, 2, 3]], [2.0, 1000.0, -2.0], rtol=1e-3)
+
+
+MODES = {
+    "reverse": jax.grad,
+    "forward": lambda f: lambda h: jax.jvp(f, (h,), (jnp.ones_like(h),))[1],
+    "jacobian": lambda f: lambda h: jax.jacrev(lambda h: f(h) * jnp.arange(1.0, 3.0))(h)[0],
+}
+
+
+def _nearly_flat(h: Any, throw: bool) -> jax.Array:
+    """Forces of 1, and down to 1e-7, along 32 directions of linear neurons: too many to tell apart in float32."""
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(32, 32)))[0]
+    weight = jnp.asarray(basis @ np.diag(1 - np.logspace(-7.5, 0, 32)) @ basis.T, jnp.float32)
+    network = hl.HAM({"x": hl.IdentityLayer(32)}, synapses={"w": sy.Dense(weight / 2)}, connections=[(("x", "x"), "w")])
+    return hl.settle(network, {"x": jnp.zeros(32)}, inputs={"x": h * basis[0].astype(np.float32)}, throw=throw).state[
+        "x"
+    ][0]
+
+
+UNSOLVED = {"singular": lambda h, throw: _curie_weiss(jnp.float32(1), h, throw), "nearly flat": _nearly_flat}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", UNSOLVED)
+def test_a_derivative_that_could_not_be_solved_for_raises_where_it_can(mode: str, name: str) -> None:
+    """With the residuals, except of a batch; by the rules of `throw`, so that it is NaN within jit and without."""
+    rest = lambda h, throw=True: UNSOLVED[name](h, throw)  # noqa: E731
+    derivative, h = MODES[mode], jnp.zeros((), jnp.float32)
+    figures = "" if mode == "jacobian" else r"residual of [\d.e-]+ of the right-hand side.* and [\d.e-]+ is needed"
+    with pytest.raises(RuntimeError, match="settle: the derivative of the state of rest is not finite.*" + figures):
+        derivative(rest)(h)
+    assert np.isnan(derivative(lambda h: rest(h, throw=False))(h))
+    assert np.isnan(jax.jit(derivative(rest))(h))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_only_a_derivative_that_was_to_be_solved_for_raises(mode: str) -> None:
+    """Not one that was NaN before, nor a second one, nor that of another argument."""
+    weight, h = jnp.float32(0.5), jnp.full((), 0.25, jnp.float32)
+    rest = lambda h: _curie_weiss(weight, h, True)  # noqa: E731
+    x = float(rest(h))
+    np.testing.assert_allclose(MODES[mode](rest)(h), 1 / (1 - 0.5 * (1 - np.tanh(x) ** 2)), rtol=1e-4)
+    # the derivative of a root at zero is infinite, and times nothing NaN, before and behind the state of rest
+    assert np.isnan(MODES[mode](lambda h: rest(jnp.sqrt(0 * h) + 0.25))(h))
+    assert np.isnan(MODES[mode](lambda h: jnp.sqrt(0 * rest(h)))(h))
+    second = jax.grad(jax.grad(rest))(h)
+    slopes = [float(jax.grad(rest)(h + step)) for step in (1e-2, -1e-2)]
+    np.testing.assert_allclose(second, (slopes[0] - slopes[1]) / 2e-2, rtol=2e-2)
 
 
 def test_a_state_that_turns_freely_has_none_either(x64: None) -> None:

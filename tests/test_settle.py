@@ -787,7 +787,11 @@ def test_ensembles_of_networks(x64: None) -> None:
         ({"rtol": 0.0}, ValueError, "`rtol` must be positive and finite, got 0.0"),
         ({"atol": -1.0}, ValueError, "`atol` must be positive and finite, got -1.0"),
         ({"energy_atol": np.nan}, ValueError, "`energy_atol` must be positive and finite, got nan"),
-        ({"energy_atol": 1.0, "method": hl.methods.Euler(0.1)}, ValueError, "`energy_atol` is for block descent"),
+        (
+            {"energy_atol": 1.0, "method": hl.methods.Euler(0.1)},
+            ValueError,
+            "`energy_atol` is for methods whose energy falls",
+        ),
         ({"max_steps": 2**31}, ValueError, "`max_steps` must be below 2"),
         ({"rtol": "1"}, TypeError, "`rtol` must be a real number, got '1'"),
         ({"rtol": True}, TypeError, "`rtol` must be a real number, got True"),

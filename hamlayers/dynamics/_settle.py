@@ -10,22 +10,22 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from .._checks import as_throw, is_number
-from .._network import HAM, complete_state
+from .._network import HAM
 from .._numerics import widest_dtype
 from .._typing import ClampLike, Scalar, ScalarLike, State, StateLike
 from ._arguments import prepare
 from ._closed import closed_now
-from ._driven import Driven, Frozen
+from ._driven import Frozen
 from ._results import RESULTS
 from ._settling._block import BlockDescent
-from ._settling._fold import fold
+from ._settling._failure import concrete, not_at_rest, unsolved
 from ._settling._gradient import AbstractGradient
 from ._settling._implicit import Implicit
 from ._settling._loop import CONVERGED, AbstractMethod
-from ._settling._problem import problem_of
+from ._settling._problem import reduced
 from ._settling._rest import Tolerances
 from ._settling._schedule import as_order
-from ._settling._updates import touching
+from ._settling._watch import Watch, is_visible
 
 
 @final
@@ -133,7 +133,14 @@ def settle(
         order=order,
         gradient=gradient,
     )
-    return _raise_on_failure(network, arguments, solve(network, arguments), throw)
+    if throw is not True or not any(map(is_visible, jax.tree.leaves((network, arguments)))):
+        return _raise_on_failure(network, arguments, solve(network, arguments), throw)
+    known: list[Any] = []
+    watch = Watch(lambda forward, passed: unsolved(*known, forward, passed))
+    network = closed_now(network, arguments[0])
+    settled = solve(*watch.at("in", (network, arguments)))
+    known += [*concrete((network, arguments, settled))]
+    return watch.at("out", _raise_on_failure(network, arguments, settled, throw))
 
 
 def as_arguments(
@@ -194,16 +201,7 @@ def _settle(
     tolerances: Tolerances,
     max_steps: int,
 ) -> Settled:
-    state = complete_state(network, initial)
-    left = fold(Driven(network, frozen, currents), state)
-    problem = problem_of(
-        left.driven,
-        left.state,
-        order,
-        eliminate=method.eliminates,
-        cut=cut,
-        given=tuple(initial),
-    )
+    state, left, problem = reduced(network, initial, frozen, currents, order, cut, method.eliminates)
     found, energy, outcome = gradient.solve(problem, method, tolerances, max_steps)
     dtype = widest_dtype(energy.dtype, left.energy.dtype)
     return Settled(
@@ -257,66 +255,6 @@ def _raise_on_failure(
         return settled
     if isinstance(settled.converged, jax.core.Tracer):
         return settled.result.error_if(settled, ~settled.converged) if throw == "inside" else settled
-    if bool(settled.converged):
-        return settled
-    arrays, others = eqx.partition((network, arguments, settled), eqx.is_array)
-    # Concrete also where `jax.grad` runs eagerly.
-    network, arguments, found = eqx.combine(jax.lax.stop_gradient(arrays), others)
-    steps, residual, max_steps = int(found.steps), float(found.residual), arguments[-1]
-    figures = (
-        f"after {steps} of {max_steps} steps the force has a root mean square of {residual:.3g} and the energy is "
-        f"{float(found.energy):.6g}{_farthest(network, arguments, found.state)}"
-    )
-    if bool(found.result == RESULTS.nonfinite_state):
-        grown = _grown(network, found.state)
-        raise RuntimeError(
-            f"settle: the states of the layers {grown} grow without bound: the energy is unbounded below for these "
-            f"Lagrangians and weights, or the state or an input is not finite, or beyond its dtype ({figures})."
-        )
-    if steps < max_steps:
-        raise RuntimeError(
-            f"settle: not at rest: {figures}; the solver stopped by its own tolerances, or its end time."
-        )
-    if max(_sizes(network, found.state).values()) >= 1e8:
-        grown = _grown(network, found.state)
-        raise RuntimeError(
-            f"settle: not at rest: {figures}; the states of the layers {grown} are large, and if they still grow, they "
-            "do so without bound: the energy is unbounded below for these Lagrangians and weights."
-        )
-    raise RuntimeError(f"settle: not at rest: {figures}; allow more `max_steps`, or a larger `rtol` or `atol`.")
-
-
-def _farthest(network: HAM, arguments: tuple[Any, ...], state: State) -> str:
-    """Which layer is farthest from rest: a small one is, where the root mean square of a large one is no measure."""
-    _, frozen, currents, *_, tolerances, _ = arguments
-    rtol, atol = float(tolerances.rtol), float(tolerances.atol)
-    driven = Driven(network, frozen, currents)
-    found = driven.hold(driven.force(state))
-    if any(isinstance(f, jax.core.Tracer) for f in found.values()):
-        return ""  # a synapse closes over numbers that are traced
-    forces = {n: np.asarray(f, np.float64) for n, f in found.items()}
-    allowed = {n: atol + rtol * np.abs(np.asarray(state[n], np.float64)) for n in forces}
-    excess = {n: float(np.max(np.abs(f) / allowed[n])) for n, f in forces.items() if f.size}
-    worst = max(excess, key=lambda name: excess[name])
-    if not excess[worst] > 1:
-        return ""
-    return f" (on a neuron of {worst!r} it is {excess[worst]:.3g} times its tolerance)"
-
-
-def _grown(network: HAM, state: State) -> list[str]:
-    """The largest layers, and those which they drive."""
-    sizes = _sizes(network, state)
-    largest = max(sizes.values())
-    fastest = [name for name, size in sizes.items() if not size < 1e-3 * largest]
-    driven = {name for members, _ in touching(network, fastest) for name in members}
-    return [name for name in network.names if name in driven or name in fastest]
-
-
-def _sizes(network: HAM, state: State) -> dict[str, float]:
-    """The larger root mean square of state and activation of every layer."""
-
-    def rms(x: Any) -> float:
-        return float(np.sqrt(np.mean(np.square(np.asarray(x, np.float64)))))
-
-    activations = network.activations(state)
-    return {name: float(np.maximum(rms(x), rms(activations[name]))) for name, x in state.items()}
+    if not bool(settled.converged):
+        raise RuntimeError(not_at_rest(*concrete((network, arguments, settled))))
+    return settled

@@ -1,5 +1,6 @@
 """How a settled state is differentiated: what all ways share, and those that go through the iterations."""
 
+import functools
 from abc import abstractmethod
 from typing import Any, final
 
@@ -23,6 +24,23 @@ class AbstractGradient(eqx.Module):
         self, problem: Problem, method: AbstractMethod, tolerances: Tolerances, max_steps: int
     ) -> tuple[State, Scalar, Outcome]:
         """The full settled state and its energy, differentiable, and the outcome, which is not."""
+
+
+@functools.singledispatch
+def accuracy_of(gradient: Any, problem: Problem, carried: State, right: State, *, forward: bool) -> Any:
+    """How small a residual the linear solve of a gradient reaches, and needs, relative to its right-hand side.
+
+    `None` of a gradient that solves nothing, or cannot tell.
+
+    **Arguments:**
+
+    - `gradient`: whose class selects the function.
+    - `problem`, `carried`: the problem, and its state of rest.
+    - `right`: what the carried layers shift by for a given change of the parameters, or (of a reverse pass) the
+        cotangent of them.
+    - `forward`: which of both. (Keyword only.)
+    """
+    return None
 
 
 def forward(problem: Problem, method: AbstractMethod, tolerances: Tolerances, max_steps: int) -> Outcome:

@@ -4,7 +4,7 @@ At rest the carried layers obey `x = D(x, theta)`, `D` being the current into th
 best. Its derivative in the state is `J H` with symmetric `J = -d2E_syn/dg2` and `H = hess L`.
 """
 
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import equinox as eqx
 import jax
@@ -13,8 +13,8 @@ import lineax as lx
 
 from ..._network import activations_of
 from ..._typing import Scalar, State
-from ._gradient import AbstractGradient, energy_at, forward, or_zero, state_at
-from ._linear import Map, Maps, solve_by_lineax, solve_convex
+from ._gradient import AbstractGradient, accuracy_of, energy_at, forward, or_zero, state_at
+from ._linear import Map, Maps, accuracy, solve_by_lineax, solve_convex
 from ._loop import AbstractMethod, Outcome
 from ._problem import Problem
 from ._rest import Tolerances
@@ -30,8 +30,8 @@ class Implicit(AbstractGradient):
     next to it, need no care: `dx = b + J H dx` is determined there by the rest.
 
     **Where there is no derivative it is NaN**: at a singular state of rest (a critical point, the end of a branch of
-    states), where the exact one is infinite, and wherever it could not be solved for. A derivative cannot raise:
-    the state that it belongs to has been returned before it is computed.
+    states), where the exact one is infinite, and wherever it could not be solved for. Outside `jax.jit`, where
+    [`hamlayers.settle`][] was called with `throw=True`, it is a `RuntimeError` that names the residual.
 
     **Arguments:**
 
@@ -82,25 +82,53 @@ def at_rest_jvp(primals: Any, tangents: Any, *, solver: lx.AbstractLinearSolver 
     return carried, implicit_tangent(problem, carried, shift, solver)
 
 
-def implicit_tangent(problem: Problem, carried: State, shift: State, solver: Any) -> State:
-    """`(1 - J H)^-1 shift`, clamped neurons moving by their own shift alone."""
+@final
+class _System(NamedTuple):
+    """The linearised network at a state of rest: its maps as they are, and with clamped neurons held."""
+
+    coupling: Map
+    slope: Map
+    held: Maps
+    tolerance: float
+
+
+def _system(problem: Problem, carried: State) -> _System:
     activations, slope = jax.linearize(lambda x: activations_of(problem.network, x), carried)
     _, coupling = jax.linearize(problem.current, activations)
+    maps = Maps(lambda v: problem.hold(coupling(problem.hold(v))), lambda v: problem.hold(slope(problem.hold(v))))
+    tolerance = 1e-10 if all(x.dtype == jnp.float64 for x in carried.values()) else 1e-5
+    return _System(coupling, slope, maps, tolerance)
+
+
+def _is_convex(problem: Problem, carried: State) -> bool:
+    return all(problem.network.layers[name].lagrangian.convex for name in carried)
+
+
+def implicit_tangent(problem: Problem, carried: State, shift: State, solver: Any) -> State:
+    """`(1 - J H)^-1 shift`, clamped neurons moving by their own shift alone."""
+    coupling, slope, maps, tolerance = _system(problem, carried)
     # Without clamped neurons nothing is held; XLA cannot know that `shift - shift` is zero, and would take its current.
     clamped = any(name in carried for name in problem.driven.frozen)
     free = problem.hold(shift) if clamped else shift
     held = jax.tree.map(jnp.subtract, shift, free) if clamped else None
     right = free if held is None else jax.tree.map(jnp.add, free, problem.hold(coupling(slope(held))))
-    tolerance = 1e-10 if all(x.dtype == jnp.float64 for x in carried.values()) else 1e-5
-    maps = Maps(lambda v: problem.hold(coupling(problem.hold(v))), lambda v: problem.hold(slope(problem.hold(v))))
-    convex = all(problem.network.layers[name].lagrangian.convex for name in carried)
-    if solver is None and convex:
+    if solver is None and _is_convex(problem, carried):
         moved = solve_convex(maps, right, tolerance)
     elif isinstance(solver, lx.CG):
         moved = solve_by_lineax(maps, right, solver, _diagonal(problem, slope, carried))
     else:
         moved = solve_by_lineax(maps, right, lx.GMRES(tolerance, tolerance) if solver is None else solver, None)
     return moved if held is None else jax.tree.map(jnp.add, moved, held)
+
+
+@accuracy_of.register(Implicit)
+def _accuracy_of_implicit(gradient: Implicit, problem: Problem, carried: State, right: State, *, forward: bool) -> Any:
+    if gradient.solver is not None or not _is_convex(problem, carried):
+        return None
+    system = _system(problem, carried)
+    # The transposed solve is of this.
+    right = problem.hold(right) if forward else system.held.coupling(right)
+    return accuracy(system.held, right, system.tolerance)
 
 
 def _diagonal(problem: Problem, slope: Map, carried: State) -> State:

@@ -73,6 +73,15 @@ def solve_convex(maps: Maps, right: State, rtol: float) -> State:
     return flat.split(found)
 
 
+def accuracy(maps: Maps, right: State, rtol: float) -> tuple[Scalar, Scalar]:
+    """The residual that [`solve_convex`][] reaches, and the largest that is a solution, relative to `right`."""
+    flat = _Flat(right)
+    b = flat.join(right)
+    end, wanted, allowed = _refine(flat.lift(maps.coupling), flat.lift(maps.slope), flat, b, rtol)
+    size = jnp.where(wanted > 0, wanted, 1.0)
+    return end.residual / size, allowed / size
+
+
 def solve_by_lineax(maps: Maps, right: State, solver: lx.AbstractLinearSolver, diagonal: State | None) -> State:
     """`(1 - J H)^-1 right` by a solver of lineax; NaN where that reports failure.
 
@@ -166,6 +175,13 @@ class _Round(NamedTuple):
 
 
 def _refined(coupling: FlatMap, slope: FlatMap, flat: _Flat, b: Vector, rtol: float) -> Vector:
+    end, _, allowed = _refine(coupling, slope, flat, b, rtol)
+    return jnp.where(end.residual <= allowed, end.better, jnp.nan)
+
+
+def _refine(coupling: FlatMap, slope: FlatMap, flat: _Flat, b: Vector, rtol: float) -> tuple[_Round, Scalar, Scalar]:
+    """The last round, the size of the right-hand side, and the largest residual of a solution."""
+
     def norms(v: Vector) -> FloatArray:
         return jnp.sqrt(jnp.maximum(flat.sums(v * slope(v)), 0.0))  # of each layer
 
@@ -191,8 +207,7 @@ def _refined(coupling: FlatMap, slope: FlatMap, flat: _Flat, b: Vector, rtol: fl
     infinite = jnp.asarray(jnp.inf, b.dtype)
     end = jax.lax.while_loop(running, again, judged(jnp.zeros_like(b), infinite, jnp.zeros((), jnp.int32)))
     reached = 10 * rtol * wanted + ROUNDINGS * flat.eps * end.size
-    known = end.residual <= jnp.minimum(reached, max(UNKNOWN, ROUNDINGS * flat.eps) * wanted)
-    return jnp.where(known, end.better, jnp.nan)
+    return end, wanted, jnp.minimum(reached, max(UNKNOWN, ROUNDINGS * flat.eps) * wanted)
 
 
 @final

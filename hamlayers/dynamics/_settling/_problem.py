@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._network import HAM, Connection, activations_of, drive_of, synapse_energy, widened
+from ..._network import HAM, Connection, activations_of, complete_state, drive_of, synapse_energy, widened
 from ..._numerics import widest_dtype, working_dtype
 from ..._typing import FloatArray, Scalar, State
 from ...lagrangians._facts import rough_value
 from .._closed import closed
-from .._driven import Driven
+from .._driven import Driven, Frozen
 from ._damped import damped_step
+from ._fold import Folded, fold
 from ._majorised import majorised_step
 from ._schedule import Schedule, schedule
 from ._updates import Kind, touching
@@ -252,6 +253,22 @@ def problem_of(
         kind: Kind = "exact"
         plan = Schedule((), (plan.eliminated, *plan.carried), (kind, *plan.kinds), plan.updates)
     return Problem(driven._replace(network=network), state, plan)
+
+
+def reduced(
+    network: HAM,
+    initial: State,
+    frozen: Frozen,
+    currents: State,
+    order: Any,
+    cut: tuple[str, ...],
+    eliminate: bool,
+) -> tuple[State, Folded, Problem]:
+    """The completed state, what is left of the network without its constant layers, and the problem that that poses."""
+    state = complete_state(network, initial)
+    left = fold(Driven(network, frozen, currents), state)
+    given = tuple(initial)
+    return state, left, problem_of(left.driven, left.state, order, eliminate=eliminate, cut=cut, given=given)
 
 
 def _unit(dtype: jnp.dtype) -> float:
