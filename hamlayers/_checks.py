@@ -127,14 +127,14 @@ def is_number(value: Any) -> bool:
 
 
 def as_number(owner: str, name: str, value: Any) -> float:
-    """A real number that is known now."""
+    """A real number that is concrete."""
     if not is_number(value) or isinstance(value, jax.core.Tracer):
-        raise TypeError(f"{owner}: `{name}` must be a real number, known now, got {value!r}.")
+        raise TypeError(f"{owner}: `{name}` must be a real number, concrete (not traced), got {value!r}.")
     return float(value)
 
 
 def as_nonnegative_number(owner: str, name: str, value: Any) -> float:
-    """A real number `>= 0` that is known now, and finite."""
+    """A real number `>= 0` that is concrete, and finite."""
     number = as_number(owner, name, value)
     if not 0 <= number < np.inf:
         raise ValueError(f"{owner}: `{name}` must be 0 or more and finite, got {value!r}.")

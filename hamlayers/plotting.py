@@ -168,7 +168,7 @@ def _as_axes(owner: str, name: str, axes: Any, count: int) -> list[Axes]:
 
 
 def _as_numbers(owner: str, name: str, value: Any) -> np.ndarray:
-    """Real numbers that are known now, on the host."""
+    """Real numbers that are concrete, on the host."""
     check_known(owner, **{name: value})
     array = np.asarray(value)
     if not any(jax.numpy.issubdtype(array.dtype, kind) for kind in (np.floating, np.integer, np.bool_)):

@@ -72,7 +72,7 @@ def pushed(layer: Any) -> Any:
 
 
 FIT = [
-    refuses("a loss that is no function", TypeError, ("`loss`", "function", "3"), lambda: fit(loss=3)),
+    refuses("a loss that is not a function", TypeError, ("`loss`", "function", "3"), lambda: fit(loss=3)),
     refuses("data that are a number", TypeError, ("`data`", "array", "int"), lambda: fit(data=3)),
     refuses("data that are text", TypeError, ("`data`", "array", "str"), lambda: fit(data="images")),
     refuses("data of text", TypeError, ("`data`", "numbers", "<U1"), lambda: fit(data=(np.array(["a"]),))),
@@ -118,7 +118,7 @@ FIT = [
         ("`batch_size`", "for arrays", "2"),
         lambda: fit(data=iter([data()]), batch_size=2),
     ),
-    refuses("freezing that is no function", TypeError, ("`freeze`", "function", "True"), lambda: fit(freeze=True)),
+    refuses("freezing that is not a function", TypeError, ("`freeze`", "function", "True"), lambda: fit(freeze=True)),
     refuses(
         "freezing what is not there",
         ValueError,
@@ -202,7 +202,7 @@ FIT = [
         lambda: fit(validation=data(), validate_every=-1),
     ),
     refuses("progress that is a number", TypeError, ("`progress`", "True or False", "1"), lambda: fit(progress=1)),
-    refuses("a checkpoint that is no folder", TypeError, ("`checkpoint`", "folder", "3"), lambda: fit(checkpoint=3)),
+    refuses("a checkpoint that is not a folder", TypeError, ("`checkpoint`", "folder", "3"), lambda: fit(checkpoint=3)),
     refuses(
         "a loss of NaN",
         tr.TrainingError,

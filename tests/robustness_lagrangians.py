@@ -176,7 +176,7 @@ SHAPES_AND_TYPES = [
         ("`axis=(0, -1)`", "twice", "(2,)"),
         lambda: lg.SphericalNorm(axis=(0, -1))(vec(1, 2)),
     ),
-    refuses("an axis that is no int", TypeError, ("`axis`", "int", "'rows'"), lambda: lg.Softmax(axis="rows")),
+    refuses("an axis that is not an int", TypeError, ("`axis`", "int", "'rows'"), lambda: lg.Softmax(axis="rows")),
     refuses("an axis that is a bool", TypeError, ("`axis`", "int", "True"), lambda: lg.Ghostmax(axis=True)),
     refuses("an axis that is a float", TypeError, ("`axis`", "int", "1.0"), lambda: lg.LayerNorm(axis=1.0)),
     refuses("an integer state", TypeError, ("`x`", "real floating-point", "int32"), lambda: lg.Tanh()(jnp.arange(3))),
@@ -377,7 +377,7 @@ PARAMETERS = [
     refuses(
         "groups of a class", TypeError, ("`lagrangians[0]`", "a Lagrangian", "Meta"), lambda: lg.Grouped([lg.Tanh])
     ),
-    refuses("groups that is no list", TypeError, ("`lagrangians`", "list", "Tanh"), lambda: lg.Grouped(lg.Tanh())),
+    refuses("groups that is not a list", TypeError, ("`lagrangians`", "list", "Tanh"), lambda: lg.Grouped(lg.Tanh())),
     refuses(
         "groups that do not divide the axis",
         ValueError,

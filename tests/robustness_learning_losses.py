@@ -370,7 +370,7 @@ CONTRASTIVE = [
         lambda: contrast(cost=lambda g, t: g[0]),
     ),
     refuses(
-        "a cost that is no scalar",
+        "a cost that is not a scalar",
         ValueError,
         ("`cost`", "a scalar", "(2,)"),
         lambda: contrast(nudge=0.1, cost=lambda g, t: g - t, model=chain(hl.IdentityLayer(2))),
@@ -449,7 +449,7 @@ CONTRASTIVE = [
         ("`key`", "a PRNG key", "None"),
         lambda: tr.ContrastiveDivergence("x", temperature=1.0, steps=1, dt0=0.1)(chain(), images()),
     ),
-    gives("steps that overshoot for ever are NaN", math.nan, lambda: diverge(dt0=1e3, steps=40)),
+    gives("steps that overshoot indefinitely are NaN", math.nan, lambda: diverge(dt0=1e3, steps=40)),
 ]
 
 SCORE = [

@@ -33,7 +33,7 @@ CERTIFY = [
     refuses(
         "a traced level",
         TypeError,
-        ("`level`", "known now", "Tracer"),
+        ("`level`", "concrete", "Tracer"),
         lambda: jax.jit(lambda x: certify(level=x).margin)(-1.0),
     ),
     refuses("an int for a key", TypeError, ("`key`", "PRNG key", "0"), lambda: certify(key=0)),
@@ -234,7 +234,7 @@ LAWS = [
         lambda: testing.lagrangians(kinds=[hl.HAM]),
     ),
     refuses(
-        "random Lagrangians of one kind that is no list",
+        "random Lagrangians of one kind that is not a list",
         TypeError,
         ("`kinds`", "list", "Tanh"),
         lambda: testing.lagrangians(kinds=lg.Tanh),

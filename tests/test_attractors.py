@@ -124,7 +124,7 @@ def test_rates_are_those_of_the_energy() -> None:
     state = hl.settle(network, {"v": np.ones(3, np.float32)}, atol=1e-7).state
     found = hl.analysis.classify(network, state, np.eye(3, dtype=np.float32))
     np.testing.assert_allclose(found.rates, [1 - 0.81, 0.75, 1], atol=1e-5)
-    assert found.kind == "other"  # at rest at zero, which is no pattern
+    assert found.kind == "other"  # at rest at zero, which is not a pattern
 
 
 def test_a_flat_direction_and_a_saddle() -> None:

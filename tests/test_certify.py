@@ -690,7 +690,7 @@ def test_precision_is_left_as_it_was() -> None:
     assert jnp.ones(1).dtype == jnp.float32
 
 
-# --- what is no network -----------------------------------------------------------------------------------------------
+# --- what is not a network --------------------------------------------------------------------------------------------
 
 NETWORK_ERRORS = {
     "no network": (lambda n: hl.certify({"a": 1}), TypeError, "`network` must be a HAM, got dict"),

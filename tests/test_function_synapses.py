@@ -1,4 +1,4 @@
-"""Networks that hold what is no array: functions, partials, and modules with functions, strings and static fields."""
+"""Networks that hold what is not an array: functions, partials, modules with functions, strings and static fields."""
 
 import functools
 from collections.abc import Callable

@@ -559,7 +559,7 @@ def test_all_lagrangians_are_among_those_tried() -> None:
 
 
 def test_synchronous_updates_do_rise(x64: None) -> None:
-    """From states that contradict each other, every neuron flips at once, for ever; block descent falls."""
+    """From states that contradict each other, every neuron flips at once, indefinitely; block descent falls."""
     weight = 3 * np.eye(8)
     network = _pair(hl.TanhLayer(8, beta=2.0), hl.TanhLayer(8, beta=2.0), weight)
     start = {"v": np.full(8, 0.3), "h": np.full(8, -3.0)}

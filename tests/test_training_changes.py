@@ -169,7 +169,7 @@ def test_a_method_that_counts_is_compiled_once_though_it_is_made_anew() -> None:
 
 
 class Counting:
-    """A loss that counts how often it is traced, in itself: that is no change of the loss."""
+    """A loss that counts how often it is traced, in itself: that is not a change of the loss."""
 
     def __init__(self) -> None:
         self.traces = 0

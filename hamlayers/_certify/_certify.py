@@ -61,8 +61,8 @@ def certify(
 
     **Returns:** a [`hamlayers.Certificate`][].
 
-    **Raises:** `TypeError` for anything but a network, a level that is no number, and traced values; `ValueError` for
-    weights, a state or a level that are not finite and a state that does not fit.
+    **Raises:** `TypeError` for anything but a network, a level that is not a number, and traced values; `ValueError`
+    for weights, a state or a level that are not finite and a state that does not fit.
 
     **Source:** Young's inequality and the cones of activations: Krotov and Hopfield, arXiv:2008.06996, section 2, for
     the energies; flat directions: Fanaskov and Oseledets, arXiv:2410.13866.

@@ -28,7 +28,7 @@ PROVEN = 4
 """How many random lines are put to the proof whatever the numbers say."""
 
 DIVERGED = -1e200
-"""What no energy of a sensible network reaches unless it falls for ever."""
+"""What no energy of a sensible network reaches unless it falls indefinitely."""
 
 
 @final

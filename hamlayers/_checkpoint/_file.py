@@ -254,7 +254,7 @@ def _agree(node: Node, entry: Any, stored: np.ndarray | None) -> bool:
 
 
 def _restored(node: Node, entry: Any, stored: Any) -> Any:
-    """The leaf of a file, of the kind of the one that is at its place; what is no array and no number stays."""
+    """The leaf of a file, of the kind of the one that is at its place; what is not an array and no number stays."""
     if node.is_number:
         return type(node.leaf)(entry[1])
     if not node.is_array:

@@ -123,8 +123,8 @@ class Layer(eqx.Module):
         - `key`: a PRNG key, for normal values instead of zeros. (Keyword only.)
         - `dtype`: default: jax's default float. (Keyword only.)
 
-        **Raises:** `TypeError` for a `batch` that is no int, a `key` that is no PRNG key and a `dtype` that is not real
-        floating-point; `ValueError` for a `batch` below 1 and several keys.
+        **Raises:** `TypeError` for a `batch` that is not an int, a `key` that is no PRNG key and a `dtype` that is not
+        real floating-point; `ValueError` for a `batch` below 1 and several keys.
         """
         shape = self.shape if batch is None else as_shape("init_state", "batch", batch) + self.shape
         dtype = as_float_dtype("init_state", dtype)

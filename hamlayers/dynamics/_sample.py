@@ -84,7 +84,7 @@ def sample(
     **Where it is a density.** `exp(-E / T)` must have a finite integral over the states. It has for layers whose
     energy grows with their state (identity, soft threshold), as long as no synapse outgrows them. The energy of
     a bounded activation (tanh, sigmoid, softmax, ...) is itself bounded, and that of ReLU is flat at negative states:
-    such a layer drifts off for ever at any `T > 0` unless it is clamped. Integrate it out instead: a
+    such a layer drifts off indefinitely at any `T > 0` unless it is clamped. Integrate it out instead: a
     [`hamlayers.synapses.Memory`][] is a hidden layer that follows at once.
 
     Every step starts from a clock of its own and from a key derived from the step's number, so steps neither shrink

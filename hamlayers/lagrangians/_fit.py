@@ -68,7 +68,7 @@ def as_knots(owner: str, knots: Any, least: int, why: str) -> Float[np.ndarray, 
     try:
         array = np.array(knots, np.float64)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{owner}: `knots` must be a vector of real numbers that are known now.") from error
+        raise TypeError(f"{owner}: `knots` must be a vector of real numbers that are concrete.") from error
     if array.ndim != 1:
         raise ValueError(f"{owner}: `knots` must be a vector, got an array of shape {array.shape}.")
     if array.size < least:

@@ -178,7 +178,7 @@ class FromActivation(AbstractElementwise):
 
     @property
     def _traced(self) -> bool:
-        """Whether the parameters are not known now."""
+        """Whether the parameters are traced."""
         unknown = (jax.core.Tracer, jax.ShapeDtypeStruct)
         return any(isinstance(leaf, unknown) for leaf in jax.tree.leaves((self.params, self.closure)))
 

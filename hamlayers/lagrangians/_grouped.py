@@ -124,7 +124,7 @@ def _order(grouped: Grouped) -> np.ndarray:
 
 
 def _kind(member: AbstractLagrangian) -> tuple[Any, ...]:
-    """What two Lagrangians that can be stacked have in common: structure, shapes, and all that is no array."""
+    """What two Lagrangians that can be stacked have in common: structure, shapes, and all that is not an array."""
     leaves, structure = jax.tree.flatten(member)
     return structure, *((leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf for leaf in leaves)
 

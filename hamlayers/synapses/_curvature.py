@@ -54,7 +54,7 @@ class Slices:
     - `axis`: of the activation; its layer must not couple neurons along it.
     - `stride`: how far apart the slices of a set are, or `None` for one slice at a time.
 
-    **Raises:** `TypeError` and `ValueError` for an `axis` that is no int and a `stride` that is no positive one.
+    **Raises:** `TypeError` and `ValueError` for an `axis` that is not an int and a `stride` that is not a positive one.
     """
 
     axis: int

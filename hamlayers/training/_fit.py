@@ -41,7 +41,7 @@ def fit(
     constrain: Mapping[Where, AbstractConstraint] | None = None,
     averaged: Average | None = None,
 ) -> Fitted:
-    """Minimise the mean of a loss over some data, by any optimiser of optax's.
+    """Minimise the mean of a loss over some data, by any optax optimiser.
 
     One compiled program takes many steps, so that the loop costs less than one written by hand around a jitted step;
     nothing is compiled after the first. Every random number follows from `key` and the number of the step: the same
@@ -56,7 +56,7 @@ def fit(
     - `data`: an array, or a tuple or dict of arrays, with a common leading axis, of which a batch is a tree of the same
         structure; or any iterable of batches, which is iterated over again at its end (and, when a run is resumed, up
         to the batch that comes next).
-    - `optimizer`: one of optax's: `optax.adam(1e-3)`; with clipping, `optax.chain(optax.clip_by_global_norm(1.0),
+    - `optimizer`: an optax optimiser: `optax.adam(1e-3)`; with clipping, `optax.chain(optax.clip_by_global_norm(1.0),
         optax.adam(1e-3))`; with gradients accumulated over 4 steps, `optax.MultiSteps(optax.adam(1e-3), 4)`. (Keyword
         only, like all that follow.)
     - `key`: a PRNG key.

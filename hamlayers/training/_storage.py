@@ -57,7 +57,7 @@ def pseudo_inverse(patterns: FloatLike, *, self_coupling: bool = True, rtol: flo
     - `rtol`: singular values up to this fraction of the largest count as zero. Default: the machine precision times
         the larger of `K` and `N`.
 
-    **Raises:** `TypeError` for patterns that are not real and an `rtol` that is no number; `ValueError` for patterns
+    **Raises:** `TypeError` for patterns that are not real and an `rtol` that is not a number; `ValueError` for patterns
     without two axes, for none, for values that are not finite, for an `rtol` that is not from 0 to 1, and for patterns
     that span the whole space, of which nothing could be told apart.
 

@@ -98,7 +98,7 @@ def compare_gradients(
 
     **Returns:** a [`hamlayers.analysis.GradientReport`][].
 
-    **Raises:** `TypeError` and `ValueError` for arguments of the wrong kind, a loss that is no real scalar, a state
+    **Raises:** `TypeError` and `ValueError` for arguments of the wrong kind, a loss that is not a real scalar, a state
     that does not come to rest, also where the differences are taken, and a reference that fails. What a gradient raises
     is its status instead.
     """

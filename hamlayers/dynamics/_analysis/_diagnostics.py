@@ -111,7 +111,7 @@ def split_rhat(draws: FloatLike, *, rank_normalised: bool = False) -> Float[Arra
     r"""The potential scale reduction of split chains, element by element: 1 if they agree, at most 1.01 to be trusted.
 
     `sqrt(V / W)`, `V = (N - 1) W / N + B`, with `W` the mean of the variances of the half chains of `N` draws, and `B`
-    the variance of their means: what the standard deviation would shrink by if the chains went on for ever.
+    the variance of their means: what the standard deviation would shrink by if the chains went on indefinitely.
 
     **Arguments:**
 

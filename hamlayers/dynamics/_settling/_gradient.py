@@ -104,7 +104,7 @@ class Unrolled(AbstractGradient):
 
     - `checkpoint`: how many states to store; `None` for a number that grows as the root of `max_steps`.
 
-    **Raises:** `ValueError` for fewer than one checkpoint, `TypeError` for what is no number of them.
+    **Raises:** `ValueError` for fewer than one checkpoint, `TypeError` for what is not a number of them.
 
     **Source:** Stumm and Walther (2010), doi:10.1137/080742439 (online checkpointing).
     """

@@ -180,7 +180,7 @@ class AbstractNet(eqx.Module):
 
 
 def _is_finite(value: FloatLike) -> bool:
-    """Whether no number is NaN or infinite, where that is known now: also for constants inside a transformation."""
+    """Whether no number is NaN or infinite, where that is concrete: also for constants inside a transformation."""
     if isinstance(value, jax.core.Tracer):
         return True
     known = np if isinstance(value, np.ndarray) else jnp

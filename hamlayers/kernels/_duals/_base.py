@@ -38,7 +38,7 @@ class AbstractDual(eqx.Module):
 
     - **Units**: `[c] = [v] = [x]^2`; the result has `[phi]^2`.
     - **Raises**: `TypeError` for arguments that are not real floating-point; `ValueError` for shapes that do not
-      broadcast, and, where the values are known now, for values that are not finite, variances below 0 and
+      broadcast, and, where the values are concrete (not traced), for values that are not finite, variances below 0 and
       covariances above the geometric mean of the variances beyond rounding. Inside a jax transformation such values
       give NaN.
     - **Source**: Daniely, Frostig and Singer, arXiv:1602.05897, section 4 (dual activations); Price's theorem as in

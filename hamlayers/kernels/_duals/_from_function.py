@@ -68,9 +68,9 @@ def from_function(
           function, else piecewise.
     - `kinks`: where the function or its slope or curvature jumps; `()` says nowhere; if `None` they are looked for.
     - `variances`: the range that the dual is made for, `0 < low < high`; the two of a pair may differ. Variances below
-      it do no harm. Above it the result is an error where the values are known now, and NaN inside a transformation,
-      unless `fn` goes on as the rule needs it (as polynomials do, and what is linear far out), up to `limit`. Kinks
-      beyond `8.5 sqrt(high)` are not seen.
+      it do no harm. Above it the result is an error where the values are concrete (not traced), and NaN inside a
+      transformation, unless `fn` goes on as the rule needs it (as polynomials do, and what is linear far out), up to
+      `limit`. Kinks beyond `8.5 sqrt(high)` are not seen.
 
     The result also has `method`, `degree` (the largest, where it varies), `kinks` (as found; `()` unless piecewise or
     hinges), `limit` (the largest variance; none for hinges) and `expected_error`: the largest error at any two

@@ -97,7 +97,7 @@ def compiled(fn: Any, c: FloatArray, v1: FloatArray, v2: FloatArray, rule: Abstr
 
 
 def within(dual: Any, *variances: FloatArray) -> tuple[FloatArray, ...]:
-    """The variances; NaN above the `limit` of the dual, or `ValueError` where they are known now."""
+    """The variances; NaN above the `limit` of the dual, or `ValueError` where they are concrete."""
     slack = 1 + 1e-4  # for rounding; the error grows little over it
     kept = []
     for v in variances:

@@ -127,7 +127,7 @@ def _of_lagrangian(lagrangian: lagrangians.AbstractLagrangian) -> AbstractDual:
     if type(lagrangian) not in _TYPES and _couples(lagrangian):
         raise TypeError(
             f"dual: `activation` {name} mixes neurons, but an activation that normalises over the width has no kernel "
-            "limit of this form; needed is one that acts on each neuron alone."
+            "limit of this form; it must act on each neuron alone."
         )
     make = _TYPES.get(type(lagrangian))
     return make(lagrangian) if make is not None else from_function(lagrangian.activation)
@@ -165,7 +165,7 @@ def dual(activation: lagrangians.AbstractLagrangian | AbstractDual | Callable) -
     if any(activation is known for known in NORMALISING):
         raise TypeError(
             f"dual: `activation` {activation!r} mixes neurons, but an activation that normalises over the width has no "
-            "kernel limit of this form; needed is one that acts on each neuron alone."
+            "kernel limit of this form; it must act on each neuron alone."
         )
     if isinstance(activation, functools.partial):
         exact = activation.func is jax.nn.gelu and activation.keywords == {"approximate": False} and not activation.args

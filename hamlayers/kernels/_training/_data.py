@@ -62,7 +62,7 @@ class AbstractPredictor(eqx.Module):
 
 
 def known(*values: Any) -> bool:
-    """Whether all numbers in these trees are known now."""
+    """Whether all numbers in these trees are concrete."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 

@@ -32,7 +32,7 @@ class AbstractOutputLoss(eqx.Module):
 
     @abstractmethod
     def check_targets(self, y: FloatArray) -> None:
-        """`ValueError` for targets that the loss does not understand, where their values are known now."""
+        """`ValueError` for targets that the loss does not understand, where their values are concrete (not traced)."""
 
 
 @final

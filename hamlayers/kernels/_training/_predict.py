@@ -99,11 +99,11 @@ def gradient_descent(
     - **Derivatives**: of the mean squared error in both modes, by the kernel too, where eigenvalues may be repeated
       (the first derivative only); other flows by `RungeKuttaLegendre` in forward mode only; with
       `solver=diffrax.Tsit5()` in both.
-    - **Raises**: `TypeError` for arguments that are not real arrays or of mixed dtypes, and a loss that is no function
-      to a real number; `ValueError` for options of flows where none is solved, a kernel that is not finite, square,
-      symmetric or positive semidefinite (to `max(4 n eps, sqrt(eps))` of its largest eigenvalue: nearly parallel
-      points feel a rounding as its square root), mismatched shapes, labels that the loss does not understand, and a
-      learning rate above the limit of stability.
+    - **Raises**: `TypeError` for arguments that are not real arrays or of mixed dtypes, and a loss that is not a
+      function to a real number; `ValueError` for options of flows where none is solved, a kernel that is not finite,
+      square, symmetric or positive semidefinite (to `max(4 n eps, sqrt(eps))` of its largest eigenvalue: nearly
+      parallel points feel a rounding as its square root), mismatched shapes, labels that the loss does not understand,
+      and a learning rate above the limit of stability.
     - **Source**: Jacot et al., arXiv:1806.07572, section 5; Lee et al., arXiv:1902.06720, section 2.2.
     """
     chosen = _as_loss(loss)

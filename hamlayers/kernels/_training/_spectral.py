@@ -54,7 +54,7 @@ def check_infinite_times(data: TrainingData, eigenvalues: FloatArray, times: Flo
         if product >= _last_stable(data, eigenvalues):
             raise ValueError(
                 f"{data.owner}: with `discrete=True` an infinite time needs a `learning_rate` below the limit of "
-                "stability (see `max_learning_rate`): at the limit training oscillates for ever."
+                "stability (see `max_learning_rate`): at the limit training oscillates indefinitely."
             )
 
 
@@ -193,7 +193,7 @@ def decay(
     else:
         kept, gathered = _heavy_ball(rates, finite_t, 1 - rule.momentum)
     rest = jnp.where(negligible, 1.0, 0.0).astype(rates.dtype)
-    if rule.discrete:  # at the limit of stability an error oscillates for ever
+    if rule.discrete:  # at the limit of stability an error oscillates indefinitely
         last = 2 * (1 + (rule.momentum or 0.0)) * (1 - rounding(rates))
         rest = jnp.where(rates >= last, jnp.nan, rest)
     inverse = jnp.where(negligible, 0, 1 / jnp.where(negligible, 1, rates))

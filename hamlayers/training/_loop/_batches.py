@@ -144,7 +144,7 @@ def batch_length(batch: PyTree) -> int:
 
 
 def _check_arrays(owner: str, name: str, data: PyTree, need: str) -> None:
-    """`TypeError` for what is no tree of arrays, as the message says is needed, and for arrays of text or objects."""
+    """`TypeError` for what is not a tree of arrays, with the message of what is needed, and for text and objects."""
     leaves = jax.tree.leaves(data)
     if not leaves or not all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves):
         kinds = ", ".join(sorted({type(leaf).__name__ for leaf in leaves}))

@@ -94,8 +94,8 @@ class TensorBoard:
 
     - `folder`: where to, one for each run; made if it is missing.
 
-    **Raises:** `ImportError` without the extra `tensorboard`; `TypeError` for a folder that is no path; `OSError` if it
-    cannot be written to.
+    **Raises:** `ImportError` without the extra `tensorboard`; `TypeError` for a folder that is not a path; `OSError` if
+    it cannot be written to.
     """
 
     def __init__(self, folder: str | Path):

@@ -30,7 +30,7 @@ class Checkpoint(eqx.Module):
     - `verify`: whether a resumed run must be one of the same model, data, loss and optimiser, by sums of what they
         hold, as far as Python can see. `False` goes on with what is given: a smaller learning rate, say.
 
-    **Raises:** `TypeError` and `ValueError` for numbers that are not positive, and for a folder that is no path.
+    **Raises:** `TypeError` and `ValueError` for numbers that are not positive, and for a folder that is not a path.
     """
 
     folder: Path = eqx.field(static=True)

@@ -98,7 +98,7 @@ def projections_of(
 ) -> tuple[Projection, ...]:
     """The constraints that the fields of the trained parameters declare, and those that are asked for.
 
-    **Raises:** `TypeError` and `ValueError` for what is no constraint, is on nothing that is trained, on a parameter
+    **Raises:** `TypeError` and `ValueError` for what is not a constraint, is on nothing that is trained, on a parameter
     that keeps another one already, or does not fit its shape.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)

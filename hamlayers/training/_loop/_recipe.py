@@ -1,4 +1,4 @@
-"""What a program is compiled for: all of some trees that is no array, as it is when the program is called."""
+"""What a program is compiled for: every non-array leaf of some trees, as it is when the program is called."""
 
 import types
 import weakref
@@ -24,7 +24,7 @@ Past: TypeAlias = dict[Fingerprint, Fingerprint]
 
 @final
 class Recipe:
-    """All of some trees that is no array: what a program is compiled for. Equal ones share it, from run to run.
+    """Every non-array leaf of some trees: what a program is compiled for. Equal ones share it, from run to run.
 
     They are equal if their trees have equal fingerprints. One that could not be looked into as a whole shares no
     program with that of another call, as it might have changed. (A recipe must not hold the arrays, which would live as

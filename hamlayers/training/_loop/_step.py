@@ -22,7 +22,7 @@ Loss: TypeAlias = Callable[[Any, Any, PRNGKeyArray], Any]
 """`loss(model, batch, key)`: a real scalar, or a pair of that and a dict of scalar metrics."""
 
 Optimizer: TypeAlias = optax.GradientTransformation | optax.MultiSteps
-"""An optimiser of optax's."""
+"""An optax optimiser."""
 
 Average: TypeAlias = Callable[[Any, Any], Any]
 """`averaged(opt_state, params)`: other parameters, such as a mean over the steps."""
@@ -81,7 +81,7 @@ def start(
     **Arguments:**
 
     - `model`: what to train, any tree.
-    - `optimizer`: one of optax's; `optax.MultiSteps` too.
+    - `optimizer`: an optax optimiser; `optax.MultiSteps` too.
     - `freeze`: as for [`partition`][hamlayers.training.partition]. (Keyword only, like the next.)
     - `constrain`: as for [`fit`][hamlayers.training.fit].
 
@@ -147,11 +147,11 @@ def make_step(
     **Arguments:**
 
     - `loss`: a function `loss(model, batch, key)` that returns a real scalar, or a pair of it and a dict of scalars.
-    - `optimizer`: one of optax's. Those that ask for them get `value`, `grad` and `value_fn`, a function of the
+    - `optimizer`: an optax optimiser. Those that ask for them get `value`, `grad` and `value_fn`, a function of the
         parameters of [`partition`][hamlayers.training.partition].
 
-    **Raises:** `TypeError` for a loss that is no function or an optimiser that is none; when called, `ValueError` or
-    `TypeError` for a loss that returns something else.
+    **Raises:** `TypeError` for a loss that is not a function or an optimiser that is not optax's; when called,
+    `ValueError` or `TypeError` for a loss that returns something else.
     """
     as_function("make_step", "loss", loss, "model, batch and key")
     chosen = as_optimizer("make_step", optimizer)
@@ -274,7 +274,7 @@ def as_optimizer(owner: str, optimizer: Any) -> optax.GradientTransformationExtr
     """An optimiser that may be told more than the gradient."""
     if isinstance(optimizer, optax.MultiSteps):
         optimizer = optimizer.gradient_transformation()
-    as_kind(owner, "optimizer", optimizer, optax.GradientTransformation, "one of optax's, such as optax.adam(1e-3)")
+    as_kind(owner, "optimizer", optimizer, optax.GradientTransformation, "an optax optimiser, such as optax.adam(1e-3)")
     return optax.with_extra_args_support(optimizer)
 
 

@@ -72,7 +72,7 @@ class ClassificationLoss(AbstractLoss):
 
     **Raises:**
 
-    `TypeError` for names, gradients and options of the wrong kind, a model that is no network, `x` that is not real
+    `TypeError` for names, gradients and options of the wrong kind, a model that is not a network, `x` that is not real
     and labels that are not integers; `ValueError` for a layer that the network lacks, one that is both input and
     output, an output layer of another shape, shapes that do not fit, and values that are not finite or labels out of
     range where they are known. Where labels are traced, one out of range makes loss and gradient NaN.

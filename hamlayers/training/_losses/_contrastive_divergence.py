@@ -58,7 +58,7 @@ class ContrastiveDivergence(AbstractLoss):
 
     **Raises:**
 
-    `TypeError` for arguments of the wrong kind, a model that is no network, data that are not real, and no key;
+    `TypeError` for arguments of the wrong kind, a model that is not a network, data that are not real, and no key;
     `ValueError` for a layer that the network lacks, a temperature, step or number of steps that is not positive, data
     of another shape, and data that are not finite where they are known.
 
@@ -136,7 +136,7 @@ class ContrastiveDivergence(AbstractLoss):
         samples = sample(
             network,
             start,
-            # a number known now can be checked now, also within jit, where comparing arrays gives traced ones
+            # a concrete number can be checked here, also within jit, where comparing arrays gives traced ones
             temperature=float(self.temperature) if known else self.temperature,
             t1=t1,
             thinning=t1,

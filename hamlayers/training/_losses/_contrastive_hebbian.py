@@ -90,7 +90,7 @@ class ContrastiveHebbian(AbstractLoss):
 
     **Raises:**
 
-    `TypeError` for arguments of the wrong kind, a model that is no network, `x` that is not real; `ValueError` for a
+    `TypeError` for arguments of the wrong kind, a model that is not a network, `x` that is not real; `ValueError` for a
     layer that the network lacks, one that is both, a `nudge` that is not positive and finite, a `cost` without `nudge`,
     shapes that do not fit, and where they are known for values that are not finite, labels out of range, and targets
     to clamp to that no activation of the layer comes near. Where labels are traced, one out of range makes loss and

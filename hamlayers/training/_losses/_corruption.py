@@ -64,7 +64,7 @@ class Hide(AbstractCorruption):
     - `mask`: or which, `True` where hidden: a boolean array of the layer's shape. (Keyword only, like the next.)
     - `fill`: what they are set to.
 
-    **Raises:** `TypeError` for a fraction that is no number known now and a mask that is no boolean array;
+    **Raises:** `TypeError` for a fraction that is not a concrete number and a mask that is not a boolean array;
     `ValueError` for a fraction that is not between 0 and 1 or hides none or all of the neurons, a mask that does (where
     it is known) or has another shape than the layer, and unless just one of the two is given.
     """

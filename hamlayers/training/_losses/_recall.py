@@ -58,7 +58,7 @@ class RecallLoss(AbstractLoss):
 
     **Raises:**
 
-    `TypeError` for arguments of the wrong kind, a model that is no network and patterns that are not real;
+    `TypeError` for arguments of the wrong kind, a model that is not a network and patterns that are not real;
     `ValueError` for a layer that the network lacks, patterns of another shape or (where they are known) not finite or
     outside the range of a cross entropy, a cross entropy of any layer but sigmoid and softmax, and for `hold_seen`
     where neurons are coupled or none is seen.

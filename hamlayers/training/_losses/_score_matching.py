@@ -39,7 +39,7 @@ class DenoisingScoreMatching(AbstractLoss):
 
     **Raises:**
 
-    `TypeError` for arguments of the wrong kind, a model that is no network, data that are not real, and no key;
+    `TypeError` for arguments of the wrong kind, a model that is not a network, data that are not real, and no key;
     `ValueError` for a layer that the network lacks, a `std` or temperature that is not positive and finite, data of
     another shape, and data that are not finite where they are known.
 
@@ -102,8 +102,8 @@ class SlicedScoreMatching(AbstractLoss):
 
     **Raises:**
 
-    `TypeError` for arguments of the wrong kind, a model that is no network, data that are not real, and no key unless
-    `exact`; `ValueError` for a layer that the network lacks, a temperature or number of projections that is not
+    `TypeError` for arguments of the wrong kind, a model that is not a network, data that are not real, and no key
+    unless `exact`; `ValueError` for a layer that the network lacks, a temperature or number of projections that is not
     positive, data of another shape, and data that are not finite where they are known.
 
     **Source:** Hyvarinen (2005), jmlr.org/papers/v6/hyvarinen05a.html, theorem 1 (exact); Song et al.,
