@@ -66,7 +66,6 @@ class Nesterov(AbstractAcceleration):
         return _Momentum(jnp.ones((), jnp.float32), jnp.asarray(jnp.inf, jnp.float32))
 
     def propose(self, memory: _Momentum, point: State, image: State, previous: State) -> tuple[State, _Momentum]:
-        """As the class says."""
         step = jax.tree.map(jnp.subtract, image, previous)
         slope = jax.tree.map(jnp.subtract, point, image)
         size = inner(slope, slope).astype(jnp.float32)
@@ -120,7 +119,6 @@ class Anderson(AbstractAcceleration):
         return _History(empty, empty, jnp.zeros((), jnp.int32))
 
     def propose(self, memory: _History, point: State, image: State, previous: State) -> tuple[State, _History]:
-        """As the class says."""
         flat, unravel = jax.flatten_util.ravel_pytree(image)
         step = flat - jax.flatten_util.ravel_pytree(point)[0]
         images = jnp.roll(memory.images, 1, axis=0).at[0].set(flat)

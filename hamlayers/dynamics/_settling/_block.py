@@ -47,12 +47,10 @@ class BlockDescent(AbstractIteration):
 
     @property
     def eliminates(self) -> bool:
-        """True."""
         return True
 
     @property
     def monotone(self) -> bool:
-        """True."""
         return True
 
     def init(self, problem: Problem) -> Step:

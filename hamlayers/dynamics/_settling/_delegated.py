@@ -53,12 +53,10 @@ class Optimistix(AbstractDelegate):
 
     @property
     def eliminates(self) -> bool:
-        """True."""
         return True
 
     @property
     def monotone(self) -> bool:
-        """False."""
         return False
 
     def solve(self, problem: Problem, tolerances: Tolerances, max_steps: int) -> tuple[State, Int[Array, ""]]:
@@ -119,7 +117,6 @@ class Integrate(AbstractDelegate):
 
     @property
     def monotone(self) -> bool:
-        """False."""
         return False
 
     def solve(self, problem: Problem, tolerances: Tolerances, max_steps: int) -> tuple[State, Int[Array, ""]]:

@@ -66,7 +66,6 @@ class CheckpointedLoop(eqx.Module):
     checkpoints: int | None = eqx.field(static=True)
 
     def __call__(self, cond: Callable, body: Callable, init: Any, max_steps: int) -> Any:
-        """Run it."""
         return eqxi.while_loop(cond, body, init, max_steps=max_steps, kind="checkpointed", checkpoints=self.checkpoints)
 
 

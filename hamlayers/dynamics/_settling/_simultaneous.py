@@ -35,7 +35,6 @@ class Euler(AbstractIteration):
 
     @property
     def monotone(self) -> bool:
-        """False."""
         return False
 
     def init(self, problem: Problem) -> Step:
@@ -60,7 +59,6 @@ class Synchronous(AbstractIteration):
 
     @property
     def monotone(self) -> bool:
-        """False."""
         return False
 
     def init(self, problem: Problem) -> Step:
