@@ -369,7 +369,7 @@ def test_no_verdict_is_wrong_of_networks_that_people_use(structure: tuple[str, t
     agrees(oracle.random_case(np.random.default_rng(1), *structure), 1)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("count", only_full([32, 64], but=[32]))
 def test_few_verdicts_are_unknown(count: int) -> None:
     random, counts = np.random.default_rng(0), Counter()

@@ -27,6 +27,7 @@ MEMBERS = {"two softmaxes": [SOFT, lagrangians.Softmax(3.0)], "spins and a softm
 NESTED = lagrangians.Grouped([SPIN, SOFT])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", only_full(MEMBERS, but=["two softmaxes"]))
 def test_one_whole_member(kind: str) -> None:
     """Held, the free half settles as the network of it alone would under the current of the other."""

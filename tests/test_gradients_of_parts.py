@@ -44,6 +44,7 @@ def _one_step() -> dict[str, Any]:
 # --- the law ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_genuine_chain() -> None:
     """A softmax layer, one of silent neurons, and four more."""
     silent = hl.Layer(lg.ReLU(), 2, bias=np.full(2, 100.0))
@@ -63,6 +64,7 @@ def test_genuine_networks(network: hl.HAM) -> None:
 # --- one part of many -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_what_is_far_away_in_single_precision() -> None:
     """A weight five layers away, each of which passes on a few hundredths: to the precision of the rest."""
     network = _chain({name: hl.TanhLayer(2) for name in "abcdef"}, size=0.05)
@@ -156,7 +158,12 @@ SILENT: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", [*SILENT])
+@pytest.mark.parametrize(
+    "name",
+    only_full(
+        SILENT, but=["relu", "soft threshold", "sigmoid, nearly", "tanh, saturated", "exp, nearly", "relu basis"]
+    ),
+)
 def test_through_silent_layers(name: str, x64: None) -> None:
     """A third layer that is silent, or nearly: the derivative of the first two is what it is without it."""
     lagrangian, threshold = SILENT[name]()

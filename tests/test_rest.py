@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 import pytest
+from helpers import only_full
 
 import hamlayers as hl
 from hamlayers import synapses
@@ -26,7 +27,7 @@ METHODS = {
 # --- one large neuron hides no other ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", only_full(METHODS, but=["nesterov", "synchronous", "fixed point"]))
 def test_neurons_of_every_size_in_one_layer(name: str) -> None:
     """`v = w h + u`, `h = w v`: each pair on its own, its rest state `u / (1 - w^2)`, from 1e-3 to 1e6 in one layer.
 
@@ -54,7 +55,7 @@ def test_neurons_of_every_size_in_one_layer(name: str) -> None:
 
 
 @pytest.mark.parametrize("acceleration", [None, hl.methods.Nesterov()], ids=["plain", "nesterov"])
-@pytest.mark.parametrize("first", ["image", "memory"])
+@pytest.mark.parametrize("first", only_full(["image", "memory"], but=["memory"]))
 def test_a_padded_memory_recalls_the_image(first: str, acceleration: Any) -> None:
     """Rows masked by a current of -1e4, whichever layer is declared first: the image of the memory without them."""
     patterns = np.random.default_rng(1).normal(size=(6, 16)).astype(np.float32)
@@ -109,6 +110,7 @@ def _drifting(name: str) -> tuple[hl.HAM, dict]:
     return network, {layer: np.asarray(u, np.float32) for layer, u in currents.items()}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["one layer", "two layers"])
 def test_a_drifting_neuron_beside_one_that_settles(name: str) -> None:
     """Accelerated, it is beyond 1e6 at the end, and a force of 1 within the tolerance, and the rounding, of that."""
@@ -155,7 +157,7 @@ def _spins(seed: int, dtype: Any) -> tuple[hl.HAM, dict]:
     return network, {"x": jnp.asarray(rng.normal(size=12), dtype)}
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize("dtype", only_full([jnp.bfloat16, jnp.float16, jnp.float32], but=[jnp.float16]))
 def test_rest_as_far_as_rounding_goes(dtype: Any) -> None:
     """Self-coupled spins with tolerances that the dtype cannot meet; a second start from there takes no step."""
     for seed in range(2):
@@ -188,7 +190,9 @@ def test_the_energy_of_large_half_precision_states() -> None:
 # --- what a step is ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["nesterov", "plain", "anderson", "fixed point"])
+@pytest.mark.parametrize(
+    "name", only_full(["nesterov", "plain", "anderson", "fixed point"], but=["nesterov", "fixed point"])
+)
 def test_one_sweep_is_one_step_of_attention(name: str) -> None:
     """`X^T softmax(beta X q)`, and `residual` and `energy` are those of the state returned."""
     rng = np.random.default_rng(3)
@@ -216,7 +220,7 @@ def test_one_step_of_all_layers(name: str, step: float) -> None:
     assert int(settled.steps) == 1
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", only_full(METHODS, but=["nesterov", "euler", "fixed point"]))
 def test_a_start_at_rest_takes_no_step(name: str) -> None:
     network, _ = _spins(6, jnp.float32)
     settled = hl.settle(network, {"x": jnp.zeros(12)}, method=METHODS[name], max_steps=1)

@@ -71,15 +71,23 @@ EXEMPT = {
         "abstract: its concrete classes are in the table",
     ),
     **dict.fromkeys(
-        (f"hl.methods.{name}" for name in ("Point", "Problem", "Step", "Tolerances")),
+        (f"hl.methods.{name}" for name in ("Outcome", "Point", "Problem", "Step", "Tolerances")),
         "what the loop and a user's method hand to each other",
+    ),
+    **dict.fromkeys(
+        (f"hl.methods.{name}" for name in ("energy_at", "forward", "state_at")), "what a user's gradient is made of"
     ),
     "kn.MeanSquaredError": "takes no arguments, and any finite target",
 }
 
 
+# What settles, integrates, samples or trains, and gives a value, is for `--full`: compiling it takes seconds.
+SOLVES = ("settle:", "integrate:", "states of rest:", "sample:", "training:", "certify:", "plotting:")
+MARKS = {name: pytest.mark.full if row.error is None and name.startswith(SOLVES) else () for name, row in ROWS.items()}
+
+
 @pytest.mark.usefixtures("no_typecheck")
-@pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in ROWS.items()])
+@pytest.mark.parametrize("row", [pytest.param(row, id=name, marks=MARKS[name]) for name, row in ROWS.items()])
 def test_outcome(row: robustness.Row) -> None:
     wrong = robustness.judge(row)
     assert wrong is None, wrong

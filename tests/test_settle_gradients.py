@@ -254,6 +254,7 @@ def test_values_of_a_layer_held_whole(name: str, x64: None) -> None:
     assert np.linalg.norm(found[-4:]) > 0.1  # the clamped values
 
 
+@pytest.mark.full
 def test_users_lagrangian_without_convexity(x64: None) -> None:
     """The symmetric system is not semidefinite there, and the general one is solved."""
     layers = {"a": hl.Layer(_Wavy(), 3), "b": hl.TanhLayer(2)}
