@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import only_full
-from helpers import eps
+from helpers import eps, only_full
 
 from hamlayers import lagrangians as lg
 

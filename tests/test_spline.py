@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import OPTIMISED, assert_within, eps, precision, only_full
+from helpers import OPTIMISED, assert_within, eps, only_full, precision
 from scipy.interpolate import BSpline
 
 import hamlayers as hl
