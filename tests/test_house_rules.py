@@ -438,3 +438,48 @@ def test_importing_leaves_optional_packages_alone() -> None:
         f"found = [name for name in {optional!r} if name in sys.modules]\n"
         "assert not found, f'imported needlessly: {found}'\n"
     )
+
+
+# --- one order of layers ----------------------------------------------------------------------------------------------
+
+
+def _walks_of_layers(text: str) -> list[int]:
+    """The lines that walk the dict of layers, whose order is not that of the declaration once a pytree was rebuilt."""
+
+    def is_layers(node: ast.AST) -> bool:
+        return isinstance(node, ast.Attribute) and node.attr == "layers"
+
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        walks = [node.iter] if isinstance(node, ast.For | ast.comprehension) else []
+        if isinstance(node, ast.Call):
+            function = node.func
+            if isinstance(function, ast.Attribute) and function.attr in {"items", "values", "keys"}:
+                walks += [function.value]
+            if _name(function) in {"zip", "enumerate", "list", "tuple", "iter", "next", "map", "sorted"}:
+                walks += node.args
+        found += [walk.lineno for walk in walks if is_layers(walk)]
+    return found
+
+
+@source
+def test_layers_are_walked_by_their_names(path: Path) -> None:
+    """`jax.tree.map` sorts dicts: what walks `network.layers` beside `network.names` pairs the wrong ones."""
+    if path.parent.name not in {"_network", "testing"}:
+        found = [f"{path.relative_to(ROOT)}:{line}" for line in _walks_of_layers(path.read_text())]
+        _fail_on(found, "walk `network.names`, which keeps the order of the declaration, and not `network.layers`")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("for layer in network.layers.values(): pass", 1),
+        ("[x for x in model.layers]", 1),
+        ("dict(zip(names, network.layers))", 1),
+        ("{n: l.tau for n, l in self.network.layers.items()}", 1),
+        ("[network.layers[n] for n in network.names]", 0),
+        ("'v' in network.layers", 0),
+    ],
+)
+def test_walks_of_layers_are_found(text: str, count: int) -> None:
+    assert len(_walks_of_layers(text)) == count

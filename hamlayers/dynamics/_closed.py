@@ -84,7 +84,7 @@ def closed_now(network: HAM, state: State) -> HAM:
     """
     if not tracing():
         return network
-    if all(map(_is_open, [*network.synapses.values(), *(layer.lagrangian for layer in network.layers.values())])):
+    if all(map(_is_open, [*network.synapses.values(), *(network.layers[n].lagrangian for n in network.names)])):
         return network
     dtype = next((x.dtype for x in state.values()), jnp.result_type(float))
     return closed(network, {name: jax.ShapeDtypeStruct(network.layers[name].shape, dtype) for name in network.names})

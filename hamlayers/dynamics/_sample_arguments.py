@@ -65,7 +65,7 @@ def as_plan(**times: Any) -> tuple[Plan, Array, Array]:
 
 def default_step(network: HAM) -> float:
     """A hundredth of the smallest time constant."""
-    taus = [layer.tau for layer in network.layers.values()]
+    taus = [network.layers[name].tau for name in network.names]
     if any(isinstance(tau, jax.core.Tracer) for tau in taus):
         raise TypeError("sample: the time constants are traced, so `dt0`, the step, must be given.")
     return min(float(np.min(np.asarray(tau))) for tau in taus) / 100

@@ -23,7 +23,7 @@ _EXPONENTIAL = (ExponentialEuler, ExponentialHeun, ExponentialRK5)
 
 def rates(args: Any) -> State:
     """The decay rates `1 / tau_i`, of the network that is the first of `args`."""
-    return {name: 1 / layer.tau for name, layer in args[0].layers.items()}
+    return {name: 1 / args[0].layers[name].tau for name in args[0].names}
 
 
 def chosen_solver(
@@ -121,7 +121,7 @@ def remedy(
             "`inputs` is a function, so steps are at most the shortest time constant: where it jumps between constants "
             "take `hamlayers.Piecewise`, which says when; where it is slow, a `stepsize_controller` of your own."
         )
-    taus = [layer.tau for layer in network.layers.values()]
+    taus = [network.layers[name].tau for name in network.names]
     known = [float(np.asarray(tau)) for tau in taus if not isinstance(tau, jax.core.Tracer)]
     spread = f"time constants are between {min(known):.3g} and {max(known):.3g}" if known else "time constants count"
     if isinstance(solver, ExponentialRK5):

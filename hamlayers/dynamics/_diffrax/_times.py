@@ -99,7 +99,7 @@ def check_clock(
     """
     if isinstance(t0, jax.core.Tracer) or isinstance(t1, jax.core.Tracer):
         return
-    taus = [layer.tau for layer in network.layers.values()]
+    taus = [network.layers[name].tau for name in network.names]
     if is_smooth(inputs) and not any(isinstance(tau, jax.core.Tracer) for tau in taus):
         seen = seen_dtype(inputs, dtype)
         gap = float(np.spacing(np.asarray(max(abs(float(t0)), abs(float(t1))), seen)))
@@ -132,12 +132,12 @@ def resolves(network: HAM, inputs: Inputs, times: Times, dtype: jnp.dtype, step:
 
 def shortest(network: HAM) -> Array:
     """The shortest time constant."""
-    return jnp.min(jnp.stack([layer.tau for layer in network.layers.values()]))
+    return jnp.min(jnp.stack([network.layers[name].tau for name in network.names]))
 
 
 def longest(network: HAM) -> Array:
     """The longest time constant."""
-    return jnp.max(jnp.stack([layer.tau for layer in network.layers.values()]))
+    return jnp.max(jnp.stack([network.layers[name].tau for name in network.names]))
 
 
 def clock_of(times: Times, inputs: Inputs) -> Clock:

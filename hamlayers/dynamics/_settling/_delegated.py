@@ -133,7 +133,9 @@ class Integrate(AbstractDelegate):
         controller = self.stepsize_controller
         if controller is None:
             rtol = jnp.maximum(0.1 * tolerances.rtol.astype(dtype), 1e-6)
-            longest = 2 * jnp.max(jnp.stack([layer.tau for layer in problem.network.layers.values()])).astype(dtype)
+            longest = 2 * jnp.max(
+                jnp.stack([problem.network.layers[name].tau for name in problem.network.names])
+            ).astype(dtype)
             controller = diffrax.PIDController(rtol=rtol, atol=0.1 * rtol, dtmax=jax.lax.stop_gradient(longest))
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(activation_velocity),
