@@ -39,7 +39,8 @@ _LONGEST = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="also the tests marked `full`, and 100 examples of each law")
+    parser.addoption("--slow", action="store_true", help="also the tests marked `slow`, as `.ci/run` does")
+    parser.addoption("--full", action="store_true", help="all tests, and 100 examples of each law")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -58,9 +59,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     place = {name: index for index, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
-    if not config.getoption("full"):
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("full")])
-        items[:] = [item for item in items if not item.get_closest_marker("full")]
+    if config.getoption("full"):
+        return
+    left_out = ("full",) if config.getoption("slow") else ("full", "slow")
+    out = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if not any(item.get_closest_marker(mark) for mark in left_out)]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

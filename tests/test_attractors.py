@@ -70,6 +70,7 @@ def test_width_of_an_attractor() -> None:
 # --- what one is made of ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stored_pattern(cold: hl.HAM, patterns: np.ndarray) -> None:
     state = hl.settle(cold, {"v": patterns[3] * 0.9}).state
     found = hl.analysis.classify(cold, state, patterns)
@@ -127,6 +128,7 @@ def test_rates_are_those_of_the_energy() -> None:
     assert found.kind == "other"  # at rest at zero, which is not a pattern
 
 
+@pytest.mark.slow
 def test_a_flat_direction_and_a_saddle() -> None:
     flat = _pair(hl.IdentityLayer(2), hl.IdentityLayer(1), np.array([[1.0], [0.0]], np.float32))
     state = hl.settle(flat, {"v": np.array([0.7, 0.0], np.float32)}).state
@@ -147,6 +149,7 @@ def test_dead_neurons_are_idle() -> None:
 # --- how far one attracts ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_basin_of_a_double_well() -> None:
     """`x = tanh(2 y)`, `y = x`: from anywhere above zero the state returns, from below it does not."""
     network = _pair(hl.TanhLayer(1, beta=2.0), hl.IdentityLayer(1), np.ones((1, 1), np.float32))

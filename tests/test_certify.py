@@ -588,6 +588,7 @@ class Cosine(lg.AbstractElementwise):
         raise NotImplementedError
 
 
+@pytest.mark.slow
 def test_a_lagrangian_of_ones_own() -> None:
     assert hl.certify(pair(Cosine(), lg.Tanh(), UNIT)).bounded == "all weights"  # convex is enough
     assert hl.certify(pair(Cosine(), I, 0.9 * UNIT)).bounded == "unknown"
@@ -650,6 +651,7 @@ def test_a_growth_without_coefficients_holds_nothing_at_an_exponent_sum_of_1() -
     assert "coefficient" in report.reason
 
 
+@pytest.mark.slow
 def test_shapes_and_shared_synapses() -> None:
     network = hl.HAM(
         {"a": hl.Layer(I, (2, 2)), "b": hl.Layer(lg.Softmax(axis=0), (3, 1)), "c": hl.Layer(I, (4,))},
@@ -722,6 +724,7 @@ def test_weights_that_are_not_finite(value: float) -> None:
         hl.certify(broken)
 
 
+@pytest.mark.slow
 def test_traced_values() -> None:
     network = pair(I, lg.ReLU(), UNIT)
     with pytest.raises(TypeError, match="is traced; certify looks at values"):

@@ -213,6 +213,7 @@ def test_the_first_term_of_a_function(name: str, x64: None) -> None:
 FUNCTIONS = [function for function, power, _ in ALONG.values() if power is not None]
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(x=st.lists(st.floats(-50, 50), min_size=2, max_size=2), width=st.sampled_from([0.0, 1e-3, 1.0, 100.0]))
 def test_bounds_of_a_function_hold_its_values(x: list[float], width: float) -> None:

@@ -105,6 +105,7 @@ def test_every_wide_dtype_comes_back(dtype: str, tmp_path: Path, x64: None) -> N
     assert_same(hl.load(tmp_path / "array", jnp.zeros_like(array)), array)
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(
     st.recursive(
@@ -176,6 +177,7 @@ def test_the_words_are_the_same_in_every_process(tmp_path: Path) -> None:
     assert hl.describe(tmp_path / "a")["tree"] == hl.describe(tmp_path / "b")["tree"]
 
 
+@pytest.mark.slow
 def test_sharded_arrays_are_placed_as_those_of_the_template() -> None:
     code = (
         "import jax, jax.numpy as jnp, hamlayers as hl, os, tempfile\n"

@@ -50,6 +50,7 @@ def test_neurons_that_nothing_couples_and_a_cut_through_those_that_something_doe
             hl.settle(network, start, clamp={"v": cut})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lagrangian", "groups"),
     [

@@ -187,6 +187,7 @@ def test_numbers_closed_over_by_the_other_gradients(gradient: Any, x64: None) ->
     np.testing.assert_allclose(found, np.stack([expected, expected]), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["closure", "object"])
 def test_beside_a_leaf_and_outside_of_jit(name: str) -> None:
     """At rest `x = b + th cos(x)`."""
@@ -202,6 +203,7 @@ def test_beside_a_leaf_and_outside_of_jit(name: str) -> None:
     np.testing.assert_allclose(found["b"], expected["b"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_object_that_changes() -> None:
     """Its method is the same function, and has been compiled before."""
     plain = _Plain(0.1)
@@ -231,6 +233,7 @@ CHANGING: dict[str, Callable[[Callable], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "where"),
     only_full(
@@ -287,6 +290,7 @@ def test_a_solve_backwards_in_time(x64: None) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_activation_that_closes_over_a_number(x64: None) -> None:
     """Value, gradient and second derivatives are those of one that holds it."""
     x = jnp.array([0.3, -0.7, 1.1])

@@ -34,6 +34,7 @@ def report() -> hl.analysis.GradientReport:
         )
 
 
+@pytest.mark.slow
 def test_all_gradients(report: hl.analysis.GradientReport) -> None:
     rows = {row.name: row for row in report.rows}
     assert list(rows) == ["Implicit", "Unrolled", "Truncated(1)", "Truncated(10)", "EquilibriumPropagation"]
@@ -107,6 +108,7 @@ def test_bad_arguments(options: dict, error: type, message: str, no_typecheck: N
         hl.analysis.compare_gradients(**arguments)
 
 
+@pytest.mark.slow
 def test_a_state_that_does_not_come_to_rest_where_the_differences_are_taken() -> None:
     """`x = w x + 1` has a rest state for `w` below 1, and the steps lead beyond."""
     weight = {"w": synapses.Dense(np.full((1, 1), 0.45, np.float32))}

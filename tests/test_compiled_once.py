@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import hamlayers as hl
 from hamlayers import synapses
@@ -12,6 +13,7 @@ def _loss(state: dict) -> jax.Array:
     return jnp.sum(jnp.square(state["v"]))
 
 
+@pytest.mark.slow
 def test_a_second_call_traces_nothing() -> None:
     traces = []
 

@@ -100,6 +100,7 @@ def _repelled(g: jax.Array) -> jax.Array:
     return jnp.sum(jax.nn.logsumexp(3 * g @ g.T, axis=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", only_full(METHODS, but=["nesterov"]))
 @pytest.mark.parametrize(
     "kind",
@@ -121,6 +122,7 @@ def test_coupled_layers_and_competition_arrive(kind: str, method: str) -> None:
     assert float(settled.energy) <= float(network.energy(start) - jnp.sum(current * network.activations(start)["x"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gradient",
     only_full([hl.Unrolled(), hl.Truncated(6), hl.Implicit()], but=[hl.Implicit()]),

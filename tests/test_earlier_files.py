@@ -84,6 +84,7 @@ def _numbers(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if keys else leaf
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     shutil.copy(FILES / "step_000000003.safetensors", tmp_path)
     taken: list[int] = []

@@ -116,6 +116,7 @@ def _reference(t0: float, t1: float) -> np.ndarray:
 ORDERS = [(name, interval) for name in SOLVERS for interval in ((0.0, 1.0), (1.0, 0.0))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "interval"), only_full(ORDERS, but=[ORDERS[-2]]))
 def test_order_of_convergence_at_the_end_and_between_steps(name: str, interval: tuple, x64: None) -> None:
     solver, order = SOLVERS[name]
@@ -168,6 +169,7 @@ def _relax(solver: type, step: jax.Array) -> dict:
     return {"end": end, "half": solution.evaluate(step / 2), "start": solution.evaluate(0.0)}
 
 
+@pytest.mark.slow
 def test_increments_of_the_dense_output() -> None:
     term = diffrax.ODETerm(lambda t, y, args: args - y)
     solution = diffrax.diffeqsolve(
@@ -222,6 +224,7 @@ def test_rates_are_needed(solver: Any) -> None:
         diffrax.diffeqsolve(term, solver, 0.0, 1.0, 0.1, jnp.ones(2))
 
 
+@pytest.mark.slow
 def test_derivative_by_the_rate_where_it_is_zero() -> None:
     def end(r: jax.Array) -> jax.Array:
         solver: Callable = hl.methods.ExponentialEuler(lambda args: r)

@@ -156,6 +156,7 @@ MOST = {"steep": (40, 70, 250), "fast memory": (30, 70, 250)}
 """Steps at tolerances of 1e-4, 1e-6 and 1e-9."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOST)
 def test_the_default_meets_tight_tolerances_in_few_steps(name: str, x64: None) -> None:
     """Against DOP853: what was out of 4,096 steps at 1e-9 by a method of second order."""

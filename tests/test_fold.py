@@ -120,6 +120,7 @@ def _currents() -> dict[str, jax.Array]:
 FROZEN: dict[str, Any] = dict.fromkeys(HELD, True) | {"p": np.array([True, False, False, True])}
 
 
+@pytest.mark.slow
 def test_what_is_left(x64: None) -> None:
     network = _network()
     frozen = {n: jnp.asarray(m) if n == "p" else m for n, m in FROZEN.items()}
@@ -341,6 +342,7 @@ def _loops(jaxpr: Any) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(GRADIENTS, but=["implicit"]))
 def test_no_loop_knows_the_clamped_layer(name: str) -> None:
     """Nothing of its size in any sweep, nor in the conjugate gradients of the backward pass."""

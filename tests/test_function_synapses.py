@@ -56,6 +56,7 @@ FAILURES: dict[str, tuple[str, Callable[[hl.HAM], Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("synapse", only_full(SYNAPSES, but=["a lambda", "a module of a function"]))
 def test_every_failure_is_told_in_our_words(synapse: str) -> None:
     network = _network(SYNAPSES[synapse])

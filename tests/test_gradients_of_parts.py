@@ -181,6 +181,7 @@ def test_through_silent_layers(name: str, x64: None) -> None:
     np.testing.assert_allclose(np.vdot(both(w)[1], direction), (ends[0] - ends[1]) / 2e-4, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [None, lx.CG(rtol=1e-5, atol=1e-5), lx.GMRES(rtol=1e-5, atol=1e-5)], ids=repr)
 def test_slopes_of_all_sizes_in_single_precision(solver: Any) -> None:
     """Neurons of slopes from 1 to 1e-26, forward and in reverse, against the inverse of a matrix."""
@@ -213,6 +214,7 @@ def _curie_weiss(weight: Any, h: Any, throw: bool = False) -> jax.Array:
     return hl.settle(network, {"x": jnp.zeros(1, weight.dtype)}, throw=throw).state["x"][0]
 
 
+@pytest.mark.slow
 def test_a_critical_point_has_no_derivative() -> None:
     """Infinite is NaN, in both modes; its neighbours in a batch are right, also where the slowest mode is slow."""
     weights = np.array([0.5, 1.0, 0.999, 1.5], np.float32)  # the last is no minimum, but has a derivative
@@ -244,6 +246,7 @@ def _nearly_flat(h: Any, throw: bool) -> jax.Array:
 UNSOLVED = {"singular": lambda h, throw: _curie_weiss(jnp.float32(1), h, throw), "nearly flat": _nearly_flat}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", UNSOLVED)
 def test_a_derivative_that_could_not_be_solved_for_raises_where_it_can(mode: str, name: str) -> None:
@@ -272,6 +275,7 @@ def test_only_a_derivative_that_was_to_be_solved_for_raises(mode: str) -> None:
     np.testing.assert_allclose(second, (slopes[0] - slopes[1]) / 2e-2, rtol=2e-2)
 
 
+@pytest.mark.slow
 def test_a_state_that_turns_freely_has_none_either(x64: None) -> None:
     """Two rotors: what turns both has no restoring force, what lengthens both is determined."""
     layers = {"a": hl.Layer(lg.SphericalNorm(eps=0.1), 2), "b": hl.Layer(lg.SphericalNorm(eps=0.1), 2)}
@@ -290,6 +294,7 @@ def test_a_state_that_turns_freely_has_none_either(x64: None) -> None:
 # --- the other gradients ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_unrolled_from_a_start_at_rest(x64: None) -> None:
     """No sweep was needed to settle; the derivative takes as many as it needs."""
     network = _chain({"v": hl.IdentityLayer(3), "h": hl.TanhLayer(3), "y": hl.SoftmaxLayer(3)})
@@ -307,6 +312,7 @@ def test_unrolled_from_a_start_at_rest(x64: None) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_equilibrium_propagation(x64: None) -> None:
     """By both ways of two modes, with a threshold, an input and a clamped neuron, against `Implicit`."""
     network = _chain({"v": hl.IdentityLayer(2), "h": hl.Layer(lg.Tanh(1.5), 2, bias=np.array([0.1, -0.2]))}, size=0.6)
@@ -339,6 +345,7 @@ def _arctan(x: jax.Array, params: Any) -> jax.Array:
     return jnp.arctan(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", only_full(["alone", "grouped", "memory"], but=["grouped"]))
 def test_activations_without_parameters_in_every_solver(where: str) -> None:
     """`convex` is known where nothing else is, so that settling is monotone in `fit`, `attractors` and under jit."""

@@ -53,6 +53,7 @@ def test_members_come_back() -> None:
         assert eqx.tree_equal(member, found)
 
 
+@pytest.mark.slow
 def test_conjugates_add_up() -> None:
     grouped = lg.Grouped([lg.Tanh(), lg.ReLU(), lg.Tanh(3.0)])
     x = jnp.linspace(-2, 3, 6)

@@ -54,6 +54,7 @@ def _limits(level: float, slope: float, sign: float, energy: float) -> list[floa
     return [sign * level * math.inf if level else math.nan, level, energy, level, 0.0, 0.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(SPLINES, but=[*SPLINES][::3]))
 def test_an_infinite_state_has_the_limit_of_the_outer_line(name: str) -> None:
     spline = SPLINES[name]
@@ -84,6 +85,7 @@ def test_an_infinite_state_of_hinges(knots: list[float], weights: list[float]) -
     assert np.isinf(basis.conjugate(jnp.array(math.inf)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: lg.Spline.fit("relu", degree=1), lambda: lg.ReLUBasis([0.0], [1.0])])
 def test_a_mask_of_minus_infinity_leaves_the_other_neurons_alone(
     make: Callable[[], lg.AbstractLagrangian],

@@ -66,6 +66,7 @@ def test_no_jump_is_jumped_over(name: str, x64: None) -> None:
         assert float(solved.ts[-1]) == t1
 
 
+@pytest.mark.slow
 def test_a_short_pulse_in_a_long_run(x64: None) -> None:
     pulse = hl.Piecewise([20.0, 20.001], {"x": np.array([0.0, 1000.0, 0.0])})
     solved = hl.integrate(_leaky(), {"x": np.zeros(1)}, t1=22.0, inputs=pulse)
@@ -73,6 +74,7 @@ def test_a_short_pulse_in_a_long_run(x64: None) -> None:
     assert float(solved.states["x"][-1, 0]) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_derivatives_by_times_and_values_and_batches(x64: None) -> None:
     """By the times of the jumps too: the solution depends on them smoothly."""
 
@@ -101,6 +103,7 @@ class Gated(hl.methods.AbstractInputs):
         return {"x": jnp.where((t >= on) & (t < off), jnp.sin(t - on), 0.0)[None]}
 
 
+@pytest.mark.slow
 def test_inputs_that_say_when_they_jump_from_a_late_start() -> None:
     """In float32, where a time just before a jump and the jump are one number: none may see the other side."""
     controller = PID(rtol=1e-5, atol=1e-6)
@@ -146,6 +149,7 @@ def test_jumps_that_the_dtype_of_the_state_cannot_tell_apart(x64: None) -> None:
             assert float(derivative) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_function_limits_the_steps_by_the_shortest_time_constant() -> None:
     """So that a pulse as long is not lost, beside layers of any slowness."""
     layers = {"a": hl.IdentityLayer(1, tau=0.5), "b": hl.IdentityLayer(1, tau=100.0)}
@@ -174,6 +178,7 @@ ADJOINTS: dict[str, Callable[[], diffrax.AbstractAdjoint]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(ADJOINTS, but=["default", "backsolve"]))
 def test_every_adjoint_differentiates_by_what_inputs_close_over(name: str, x64: None) -> None:
     """`x(t1) = 3 u (1 - exp(-t1 / tau)) + x(0) exp(-t1 / tau)`; the implicit one, of the state at rest, `3 u`."""
@@ -218,6 +223,7 @@ class Since(eqx.Module):
         return {"x": (t - self.start)[None]}
 
 
+@pytest.mark.slow
 def test_a_late_start_changes_nothing() -> None:
     """In float32: steps give bit for bit the same; saves, functions and events see the real time."""
     state = {"x": np.ones(1, np.float32)}
@@ -253,6 +259,7 @@ def test_a_late_start_changes_nothing() -> None:
         assert ends["adaptive"].pop() == pytest.approx(np.exp(-direction / TAU), rel=2e-3)
 
 
+@pytest.mark.slow
 def test_times_of_a_controller_and_of_events_are_real_from_a_late_start() -> None:
     state = {"x": np.ones(1, np.float32)}
     event = diffrax.Event(diffrax.steady_state_event(rtol=1e-3, atol=1e-3))

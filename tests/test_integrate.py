@@ -107,6 +107,7 @@ def test_identity_networks_are_solved_as_by_a_matrix_exponential(name: str, inte
     np.testing.assert_allclose(solved.energies, _energies(network, solved.states) - u_dot_g, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_time_dependent_input(x64: None) -> None:
     """One leaky neuron, `tau dx/dt = cos(w t) - x`, forwards, backwards, and in the energy."""
     network = hl.HAM({"x": hl.IdentityLayer(1, tau=0.8)})
@@ -242,6 +243,7 @@ def _allowance(network: hl.HAM, inputs: dict, states: dict) -> jax.Array:
 METRICS = [(0, "activation"), (0, "state"), (1, "activation"), (1, "state")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "metric"), only_full(METRICS, but=[METRICS[-1]]))
 @hypothesis.given(
     seed=st.integers(0, 2**32 - 1),
@@ -280,6 +282,7 @@ def test_energies_never_increase(group: int, metric: Any, seed: int, scale: floa
             np.testing.assert_array_equal(held, np.broadcast_to(np.asarray(state[name])[mask], held.shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", only_full(["activation", "state"], but=["activation"]))
 def test_energy_is_dissipated_at_the_rate_of_the_identity(network: hl.HAM, state: dict, metric: Any, x64: None) -> None:
     """`dE/dt = -sum tau <dx/dt, hess L dx/dt>`, or `-sum tau |dx/dt|^2` in the state metric, integrated by Simpson."""
@@ -316,6 +319,7 @@ def test_energy_is_dissipated_at_the_rate_of_the_identity(network: hl.HAM, state
 # --- clamps -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_clamped_layers_and_neurons_stay_and_the_rest_finds_its_place(network: hl.HAM, state: dict) -> None:
     free = hl.integrate(network, state, t1=3.0)
     whole = hl.integrate(network, state, t1=3.0, clamp={"h": True})
@@ -335,6 +339,7 @@ def test_clamped_layers_and_neurons_stay_and_the_rest_finds_its_place(network: h
     )
 
 
+@pytest.mark.slow
 def test_traced_masks_under_vmap(network: hl.HAM, state: dict) -> None:
     masks = np.array([[True, False, False], [False, True, True], [False, False, False]])
     ends = jax.vmap(lambda mask: hl.integrate(network, state, t1=3.0, clamp={"v": mask}).states["v"][-1])(masks)
@@ -345,6 +350,7 @@ def test_traced_masks_under_vmap(network: hl.HAM, state: dict) -> None:
         np.testing.assert_allclose(end, alone, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_masks_that_cut_through_coupled_neurons(network: hl.HAM, state: dict) -> None:
     cut = {"h": np.array([True, False])}
     with pytest.raises(ValueError, match=r"clamp\['h'\] freezes some of the neurons that Softmax couples"):

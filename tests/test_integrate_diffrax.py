@@ -98,6 +98,7 @@ CASES = {
 """Every option that the docs name, with a dtype, and most of them with an event."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(CASES, but=["jumps as numbers", "constant", "implicit", "every save"]))
 def test_options_of_diffrax_with_each_dtype_and_with_events(name: str, x64: None) -> None:
     """`x(t) = 1 - exp(-t)` to 2, or to one half, at `log 2`; in the dtype of the state."""

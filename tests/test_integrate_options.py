@@ -64,6 +64,7 @@ def _unbounded() -> tuple[hl.HAM, dict]:
 # --- saves ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_default_saves_both_ends_and_completes_the_state(network: hl.HAM, state: dict) -> None:
     solved = hl.integrate(network, {"v": state["v"]}, t1=2.0)
     completed = network.complete({"v": state["v"]})
@@ -156,6 +157,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(OPTIONS, but=["implicit", "constant"]))
 def test_solvers_and_controllers_pass_through(name: str, network: hl.HAM, state: dict, exact: Any) -> None:
     options: dict = OPTIONS[name]
@@ -171,6 +173,7 @@ def test_solvers_and_controllers_pass_through(name: str, network: hl.HAM, state:
         assert int(solved.stats["num_steps"]) == steps[name]
 
 
+@pytest.mark.slow
 def test_default_steps_are_at_most_twice_the_largest_time_constant(network: hl.HAM, state: dict) -> None:
     solved = hl.integrate(network, state, t1=400.0, saveat=SaveAt(t0=True, steps=True), max_steps=512)
     ts = np.asarray(solved.ts)
@@ -208,6 +211,7 @@ def test_derivatives_are_finite_where_an_event_left_slots_empty(network: hl.HAM,
     assert np.all(np.isfinite(jax.jit(jax.grad(total))(state["v"])))
 
 
+@pytest.mark.slow
 def test_event_condition_sees_the_state_and_the_network(network: hl.HAM, state: dict) -> None:
     import optimistix as optx
 
@@ -354,6 +358,7 @@ def test_inputs_that_hold_traced_values(network: hl.HAM, state: dict) -> None:
     np.testing.assert_allclose(derivative[1], (got[2] - got[0]) / 0.2, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_batches_have_steps_of_their_own(network: hl.HAM, state: dict) -> None:
     batch = {name: jnp.stack([x, 3 * x, 0 * x]) for name, x in state.items()}
     taus = jnp.array([0.1, 1.0, 5.0])
@@ -391,6 +396,7 @@ def _compilations(call: Callable) -> list[str]:
     return events
 
 
+@pytest.mark.slow
 def test_other_values_compile_nothing_anew() -> None:
     def solve(weight: float, t1: float, **options: Any) -> Any:
         layers = {"x": hl.TanhLayer(2, beta=1.0 + weight, tau=1.0 + weight)}
@@ -470,6 +476,7 @@ def test_too_few_steps(network: hl.HAM, state: dict) -> None:
     assert np.isfinite(solved.energies).all()
 
 
+@pytest.mark.slow
 def test_states_that_are_not_finite(network: hl.HAM, state: dict) -> None:
     wild, start = _unbounded()
     nan = {"v": np.array([np.nan, 0.0, 0.0], np.float32), "h": state["h"]}
@@ -491,6 +498,7 @@ def test_states_that_are_not_finite(network: hl.HAM, state: dict) -> None:
         assert hl.integrate(case, x, throw=False, **options).result == hl.RESULTS.nonfinite_state
 
 
+@pytest.mark.slow
 def test_what_throw_does_inside_a_transformation() -> None:
     wild, start = _unbounded()
 

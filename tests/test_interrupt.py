@@ -72,6 +72,7 @@ def _interrupt(process: subprocess.Popen[str], stage: tuple[Test, int]) -> list[
     return [line for line in errors.splitlines() if line.startswith("hamlayers")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal to another process")
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_interrupt_ends_in_one_line_and_whole_files(stage: str, tmp_path: Path) -> None:

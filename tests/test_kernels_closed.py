@@ -223,6 +223,7 @@ def _quadrature(phi, c: float, v1: float, v2: float, kinks: list[float]) -> floa
     return total / (2 * math.pi)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_hinges_against_quadrature() -> None:
     def phi(x):
@@ -403,6 +404,7 @@ def test_jumps_have_infinite_derivative_on_the_diagonal() -> None:
 # --- dual -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_dual_of_lagrangians_and_functions() -> None:
     found = [
@@ -436,6 +438,7 @@ def test_dual_of_lagrangians_and_functions() -> None:
     assert kernels.dual(d) is d
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_groups_give_the_mean() -> None:
     groups = lagrangians.ReLUBasis([[0.1, -0.5], [1.0, 0.2]], [[1.0, 2.0], [0.5, 0.0]])

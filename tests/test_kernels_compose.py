@@ -261,6 +261,7 @@ def test_kernels_of_images_are_positive_semidefinite(x) -> None:
 # --- derivatives ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @every_net("residual", more=("positions",))
 def test_derivatives_by_inputs_and_by_the_numbers_of_the_net(net, shape, x64) -> None:
     x = jnp.asarray(_points(3, *shape))
@@ -287,6 +288,7 @@ def test_derivatives_by_inputs_and_by_the_numbers_of_the_net(net, shape, x64) ->
     np.testing.assert_allclose(slope, want, rtol=1e-6, atol=1e-6 * float(abs(value)))
 
 
+@pytest.mark.slow
 def test_derivatives_where_inputs_coincide_or_vanish(x64) -> None:
     x = jnp.asarray(_points(4, 3)).at[1].set(0.0)
 
@@ -312,6 +314,7 @@ def test_derivatives_where_inputs_coincide_or_vanish(x64) -> None:
     np.testing.assert_allclose(*smooth, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_inside_transformations(x64) -> None:
     net, x = NETS["relu"], jnp.asarray(_points(3, 2, 4))
     batched = jax.vmap(lambda x: net.kernel(x, get="ntk"))(x)
@@ -321,6 +324,7 @@ def test_inside_transformations(x64) -> None:
     assert np.isnan(spoilt[1]).all()
 
 
+@pytest.mark.slow
 def test_arrays_closed_over_in_a_transformation(x64) -> None:
     net, x1, x2 = NETS["relu"], jnp.asarray(_points(2, 4)), jnp.asarray(_points(3, 4, seed=1))
     _close(jax.jit(lambda a: net.kernel(a, x2))(x1), net.kernel(x1, x2), rounding=16)
@@ -457,6 +461,7 @@ def test_the_activations_of_one_very_wide_layer() -> None:
     assert (np.abs(out @ out.T / 4096 - net.kernel(x)) < 6 * spread).all()
 
 
+@pytest.mark.slow
 def test_init_and_apply_shapes() -> None:
     net = serial(
         conv((3, 3), width=5), relu, parallel(kernels.flatten(), kernels.global_average_pool(), combine="concat")
@@ -473,6 +478,7 @@ def test_init_and_apply_shapes() -> None:
 # --- convolutions against other architectures -----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_filter_of_one_position_is_a_dense_layer_there(x64) -> None:
     x1, x2 = _points(3, 4, 5, 2), _points(2, 4, 5, 2, seed=1)
     narrow = serial(conv((1, 1), 1.4, 0.2), erf, conv((1, 1), 0.9, 0.1))

@@ -326,6 +326,7 @@ def _temporaries(implementation: str, n: int, memory: float | None) -> int:
     return call.lower(params, _normal(3, n, 8)).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", only_full(IMPLEMENTATIONS, but=["structured"]))
 def test_memory_stays_within_the_bound(implementation: str) -> None:
     n = 60 if implementation == "products" else 400
@@ -334,6 +335,7 @@ def test_memory_stays_within_the_bound(implementation: str) -> None:
         assert _temporaries(implementation, n, bound) <= bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", only_full(IMPLEMENTATIONS, but=["structured"]))
 def test_blocks_of_any_size_give_the_same_kernel(implementation: str) -> None:
     params, x1, x2 = _dense_params(), _normal(4, 17, 3), _normal(5, 11, 3)

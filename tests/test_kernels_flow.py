@@ -71,6 +71,7 @@ def _reach(predict: kernels.AbstractPredictor, t: float, *starts: jax.Array) -> 
 # --- the flow ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("name", "outputs", "tolerances"), [("squared_hinge", None, (1e-5, 1e-8)), ("cross_entropy", 3, (1e-8,))]
@@ -94,6 +95,7 @@ def test_flow_is_scipys(name: str, outputs: int | None, tolerances: tuple[float,
     assert all(worst[tight] < 0.05 * worst[loose] for loose, tight in itertools.pairwise(tolerances))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_momentum_is_scipys() -> None:
     k, test, y, f0, f0_test = _problem()
@@ -132,6 +134,7 @@ def test_a_plain_function_is_a_loss(solver: diffrax.AbstractSolver | None) -> No
         np.testing.assert_allclose(found, exact, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_controller_of_ones_own_and_a_loss_object() -> None:
     k, _, y, f0, _ = _problem()
@@ -142,6 +145,7 @@ def test_a_controller_of_ones_own_and_a_loss_object() -> None:
     np.testing.assert_allclose(euler(30.0, f0)[0], exact, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_exact_hinge_lies_within_the_rounding_of_the_corner() -> None:
     k, _, y, f0, _ = (np.asarray(a) for a in _problem())
@@ -174,6 +178,7 @@ def test_single_precision_agrees_with_double() -> None:
 # --- laws and the certificate -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @settings(max_examples=10)
 @given(st.integers(0, 10**6), st.sampled_from(["squared_hinge", "cross_entropy"]))

@@ -101,6 +101,7 @@ def test_large_variances_that_were_asked_for(x64: None) -> None:
     assert from_function(jax.nn.elu).limit > 1e5
 
 
+@pytest.mark.slow
 def test_made_inside_a_transformation() -> None:
     c = jnp.asarray(0.5)
     for fn, outside in ((lambda x: jnp.sin(x), kernels.Sine()), (jax.nn.relu6, kernels.dual(jax.nn.relu6))):
@@ -129,6 +130,7 @@ def test_functions_without_a_dual(fn: Callable, message: str, x64: None) -> None
         from_function(fn)
 
 
+@pytest.mark.slow
 def test_expected_errors(x64: None) -> None:
     # what happens far from 0 is measured against itself
     triangle = from_function(lambda x: jnp.maximum(1 - jnp.abs(x - 5.005) / 0.01, 0), method="piecewise")

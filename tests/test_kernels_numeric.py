@@ -89,6 +89,7 @@ GOLDEN: dict[str, tuple[Callable, list[tuple[tuple[float, float, float], float, 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN)
 def test_against_mpmath(name: str, x64: None) -> None:
     fn, cases = GOLDEN[name]
@@ -216,6 +217,7 @@ def test_what_has_no_hinges(fn: Callable, x64: None) -> None:
         from_function(fn, method="hinges", variances=(0.1, 2.0))
 
 
+@pytest.mark.slow
 def test_hinges_of_functions(x64: None) -> None:
     dual, h = from_function(jax.nn.hard_tanh, variances=(0.1, 2.0)), 1e-5
     place = np.array([0.5, 1.4, 0.7])
@@ -235,6 +237,7 @@ def test_hinges_of_functions(x64: None) -> None:
     assert math.isclose(float(at(soft, 0.01, 0.01, 0.01)[0]), SOFT, rel_tol=1e-10)
 
 
+@pytest.mark.slow
 def test_hinges_in_float32() -> None:
     dual = from_function(jax.nn.hard_tanh, variances=(0.1, 2.0))
     assert dual.method == "hinges"
@@ -251,6 +254,7 @@ def test_steep_and_smooth(x64: None) -> None:
     assert abs(float(dual(0.5, 1.0, 1.0)) - 1 / 3) < 1e-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["hermite", "piecewise", "gauss-hermite"])
 def test_methods_agree_and_expect_their_errors(method: str, x64: None) -> None:
     dual = from_function(jax.lax.erf, method=method, variances=(0.1, 2.0))
@@ -354,6 +358,7 @@ def test_parameters_are_leaves(x64: None) -> None:
         assert abs(float((high - low) / (2 * h) - slope.fn.rate)) < 1e-8
 
 
+@pytest.mark.slow
 def test_series_is_not_cut_by_a_parity_that_may_change(x64: None) -> None:
     odd = from_function(Scaled(jnp.asarray(1.0), jnp.asarray(0.0)), method="hermite", degree=64, variances=(0.1, 2.0))
     shifted = eqx.tree_at(lambda d: d.fn.shift, odd, jnp.asarray(0.5))
@@ -361,6 +366,7 @@ def test_series_is_not_cut_by_a_parity_that_may_change(x64: None) -> None:
     assert abs(float(shifted(0.9, 1.0, 1.0) - exact(0.9, 1.0, 1.0))) < 1e-8
 
 
+@pytest.mark.slow
 @hypothesis.given(seed=st.integers(0, 10_000), largest=st.floats(0.01, 2.0))
 @hypothesis.example(seed=0, largest=2.0)
 @pytest.mark.parametrize(
@@ -419,6 +425,7 @@ def test_float32() -> None:
         assert np.max(np.abs(dual.derivative(c, v, v) - derivative)) <= 16 * eps + 2 * (fn is jax.nn.relu) * eps**0.5
 
 
+@pytest.mark.slow
 def test_lagrangian(x64: None) -> None:
     dual = from_function(lagrangians.Tanh(beta=2.0), method="hermite", degree=32)
     plain = from_function(lambda x: jnp.tanh(2 * x), method="hermite", degree=32)

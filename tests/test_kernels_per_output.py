@@ -23,6 +23,7 @@ def _problem() -> tuple[np.ndarray, ...]:
     return kernel[:N, :N], kernel[N:, :N], y, rng.normal(size=(N, K)), rng.normal(size=(M, K))
 
 
+@pytest.mark.slow
 def test_cross_entropy_of_outputs_with_kernels_of_their_own(x64: None) -> None:
     kernel, test, y, f0, f0_test = _problem()
 
@@ -76,6 +77,7 @@ def test_shapes_of_kernels_between_outputs() -> None:
         kernels.gradient_descent(kernel, y).solve(1.0)
 
 
+@pytest.mark.slow
 def test_noise_of_each_point(x64: None) -> None:
     kernel, test, y, _, _ = _problem()
     k, k_test, noise = kernel[:, :, 0, 0], test[:, :, 0, 0], np.array([0.1, 2.0, 0.0, 0.4])
@@ -117,6 +119,7 @@ def test_ensemble_of_points_on_a_line(activation: kernels.AbstractDual) -> None:
     assert bool(jnp.all(jnp.isfinite(moments.train.mean)))
 
 
+@pytest.mark.slow
 def test_a_kernel_that_is_indefinite_is_refused_with_advice() -> None:
     x = np.linspace(-1, 1, 15)
     kernel = np.exp(-(np.abs(x[:, None] - x) ** 2)).astype(np.float32) - 0.01 * np.eye(15, dtype=np.float32)

@@ -144,6 +144,7 @@ def test_arrays_may_be_closed_over() -> None:
         np.testing.assert_allclose(jax.jit(call)(value), call(value), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_known_values_are_checked_inside_transformations() -> None:
     k, _, y, _, _ = _problem(4)
     indefinite, infinite = -k, y * jnp.inf
@@ -181,6 +182,7 @@ def test_derivative_by_a_kernel_of_repeated_eigenvalues(options: dict, t: float)
     np.testing.assert_allclose(found, np.asarray(high - low) / (2 * step), rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_gradient_by_the_identity() -> None:
     y = np.arange(4, dtype=np.float32)
     slope = jax.grad(lambda k: jnp.sum(kernels.gradient_descent(k, y)(1.0)[0]))(jnp.eye(4))
@@ -188,6 +190,7 @@ def test_gradient_by_the_identity() -> None:
     np.testing.assert_allclose(slope, np.exp(-0.25) / 8 * (y[None, :] + y[:, None]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_half_precision() -> None:
     dtype = jnp.bfloat16
     wide = [a.astype(dtype).astype(jnp.float32) for a in _problem(4)]
@@ -341,6 +344,7 @@ def test_it_can_be_compiled_and_differentiated() -> None:
 # --- Gaussian processes -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_posterior_is_scikit_learns() -> None:
     gaussian_process = pytest.importorskip("sklearn.gaussian_process")
@@ -380,6 +384,7 @@ def _ensemble(**options: object) -> tuple:
     return (ntk, nngp, y), tests, kernels.ensemble(ntk, nngp, y, **tests, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("options", [{}, {"discrete": True, "momentum": 0.3}])
 def test_ensemble_moments_are_those_of_sampled_networks(options: dict) -> None:
@@ -414,6 +419,7 @@ def test_ensemble_starts_at_the_prior() -> None:
     np.testing.assert_allclose(test.covariance, tests["nngp_test_test"], atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_ensemble_with_one_kernel_ends_at_the_posterior() -> None:
     k, test, prior = (jnp.asarray(a) for a in _kernel(6))

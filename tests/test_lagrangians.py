@@ -210,6 +210,7 @@ def _away_from_kinks(key: int) -> np.ndarray:
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(KINDS, but=[*DOUBLE, "ghostmax", "sigmoid scaled", "spherical shifted"]))
 def test_derivatives_by_everything_against_finite_differences(name: str, x64: None) -> None:
     """First and second ones, by state and parameters and mixed, of value, activation and energy."""

@@ -190,6 +190,7 @@ def _of(layer: hl.Layer, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]
     return layer.activation(x), layer.energy(x), jax.grad(layer.energy)(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lagrangian", [lg.Tanh(2.0), lg.Softmax(2.0), lg.LayerNorm(eps=0.5), lg.RePU(3)])
 def test_energy_with_a_bias(lagrangian: lg.AbstractLagrangian) -> None:
     """`E = <x, g> - L(x - b) = L*(g) + <b, g>`, so `dE/dx = hess L(x - b) x` and `dE/dg = x`."""
@@ -223,6 +224,7 @@ def test_bias_moves_the_activation_at_rest() -> None:
         assert float(g[np.argmin(total), 0]) == pytest.approx(np.tanh(current - b), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_bias_of_any_dtype_and_shape_that_broadcasts() -> None:
     x = jnp.ones((3, 4), jnp.bfloat16)
     for bias in (0.5, np.full(4, 0.5), np.full((3, 1), 0.5, np.float16), jnp.full((3, 4), 0.5)):
@@ -281,6 +283,7 @@ def test_init_state(getkey, no_typecheck: None) -> None:
         assert layer.init_state().dtype == np.float64
 
 
+@pytest.mark.slow
 def test_layers_are_pytrees() -> None:
     layer = hl.TanhLayer(3, beta=2.0, tau=0.5, bias=0.1)
     leaves = jax.tree.leaves(layer)

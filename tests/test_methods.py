@@ -111,6 +111,7 @@ def test_a_method_of_ones_own_settles_where_block_descent_does(method: Any, quer
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS[:2], ids=lambda method: type(method).__name__)
 def test_a_batch_goes_through_one_loop_and_each_member_counts_its_own_steps(method: Any) -> None:
     queries = jnp.stack([jnp.linspace(-1.0, 1.0, 6), jnp.zeros(6), jnp.linspace(5.0, -3.0, 6)])
@@ -123,10 +124,12 @@ def test_a_batch_goes_through_one_loop_and_each_member_counts_its_own_steps(meth
     assert together.steps[1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", [hl.Implicit(), hl.Unrolled()], ids=lambda gradient: type(gradient).__name__)
 def test_a_method_of_ones_own_is_differentiated_like_any_other(gradient: Any, query: dict[str, Array]) -> None:
     def loss(model: hl.HAM, method: Any, gradient: Any) -> Any:
-        state = hl.settle(model, query, method=method, rtol=1e-6, atol=1e-7, gradient=gradient).state
+        options: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-7, "inputs": {"visible": jnp.full(6, 0.3)}}
+        state = hl.settle(model, query, method=method, gradient=gradient, **options).state
         return jnp.sum(state["hidden"] ** 3)
 
     expected = eqx.filter_grad(loss)(network(), hl.BlockDescent(), hl.Implicit())

@@ -802,6 +802,7 @@ def test_the_networks_that_the_faults_are_planted_in_are_right() -> None:
     ht.check_network(_strong(), examples=5)
 
 
+@pytest.mark.slow
 def test_table() -> None:
     """How many faults are planted, by what they are planted in; each is one test above."""
     planted = {"Lagrangians": LAGRANGIANS, "synapses": SYNAPSES, "networks": NETWORKS, "solvers": SOLVERS}

@@ -582,6 +582,7 @@ def _with_weight(network: hl.HAM, weight: jax.Array) -> hl.HAM:
     return eqx.tree_at(lambda n: n.synapses["shared"].weight, eqx.combine(arrays, rest), weight)
 
 
+@pytest.mark.slow
 def test_mixed_dtypes() -> None:
     """Every layer keeps its own precision; the energy has the widest of them and at least float32."""
     network = _rich()
@@ -692,6 +693,7 @@ def _rates(network: hl.HAM, state: dict[str, jax.Array]) -> dict[str, jax.Array]
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(40))
 @given(seed=st.integers(0, 10_000))
 def test_dissipation_identity(seed: int) -> None:

@@ -469,6 +469,7 @@ def _agree(ours: jax.Array, theirs: jax.Array, factor: float = 1.0) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=32 * eps(np.float32) * scale)
 
 
+@pytest.mark.slow
 def test_agrees_with_hamux_where_that_is_right(hamux) -> None:
     x = jax.random.normal(jax.random.key(0), (9,))
     delta = jax.random.normal(jax.random.key(1), (9,))
@@ -503,6 +504,7 @@ def test_agrees_with_hamux_where_that_is_right(hamux) -> None:
             _agree(our_result, their_result, factor=10)
 
 
+@pytest.mark.slow
 def test_network_agrees_with_hamux(hamux) -> None:
     weight = jax.random.normal(jax.random.key(0), (5, 7))
     theirs = hamux.HAM(

@@ -59,6 +59,7 @@ def answers(net: hl.HAM) -> tuple[Any, list[float]]:
     return words, [float(number) for number in numbers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trip", only_full(TRIPS, but=("map", "save and load")))
 def test_a_round_trip_changes_nothing(trip: str, tmp_path: Path) -> None:
     net = network()

@@ -67,6 +67,7 @@ PARAMETERS = [
     Parameter("Dense", "weight", sy.Dense, (2, 2)),
     Parameter("Bias", "bias", sy.Bias, (2,)),
     Parameter("Memory", "patterns", lambda v: sy.Memory(v, lg.Softmax()), (2, 2)),
+    Parameter("Convex", "bound", lambda v: sy.Convex(v).bound, low=0),
     _positive("Layer", "tau", lambda v: hl.TanhLayer(2, tau=v)),
     Parameter("Layer", "bias", lambda v: hl.TanhLayer(2, bias=v), (2,)),
     _positive("Integrate", "t1", lambda v: hl.methods.Integrate(t1=v)),
@@ -170,6 +171,7 @@ def test_a_bad_value_is_named_wherever_it_is_concrete(parameter: Parameter) -> N
         assert (str(first) if way not in map(str, others) else way).removesuffix(".0") in str(error.value), way
 
 
+@pytest.mark.slow
 def test_a_bad_value_is_nan_in_a_compiled_program_and_so_is_its_derivative() -> None:
     """A good value keeps the derivative that it has among good ones, to the bit, and by itself, to rounding."""
     batches = [jnp.stack([_good(p), *(_spoilt(p, value) for value in p.bad())]) for p in PARAMETERS]
@@ -222,6 +224,7 @@ def _build_and_use(weight: jax.Array, tau: jax.Array, x: jax.Array) -> tuple[Any
     return network.energy(state), settled.state, settled.converged, moved.states
 
 
+@pytest.mark.slow
 def test_a_network_made_within_a_function_is_exported_without_callbacks() -> None:
     """It computes what the function does, and NaN for a parameter that is not valid."""
     arguments = jnp.linspace(-0.5, 0.5, 12).reshape(4, 3), jnp.float32(1.5), jnp.array([0.3, 0.2, 0.1])

@@ -79,6 +79,7 @@ def test_traces_refuse(times, energies, message: str) -> None:
         plotting.energy_traces(times, energies)
 
 
+@pytest.mark.slow
 def test_traces_refuse_two_sources_of_energies() -> None:
     import diffrax
 

@@ -99,6 +99,7 @@ RANDOM: dict[str, Callable] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(RANDOM, but=["sample"]))
 def test_same_key_same_result(name: str) -> None:
     """Bit for bit when repeated; compiled within a larger program or batched, to the rounding of other fusions."""

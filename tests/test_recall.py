@@ -50,6 +50,7 @@ OWN = "recall --patterns patterns.npy --queries queries.npy --mask mask.npy --qu
 # --- what comes back ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_own_arrays(folder: Path, run) -> None:
     code, table, errors = run(OWN + "--out result.npz --picture out.png")
     assert (code, errors) == (0, [])
@@ -123,6 +124,7 @@ def test_whole_queries_without_a_mask_are_not_clamped(folder: Path, run) -> None
     assert table["recalled correctly"] == "4 of 4"
 
 
+@pytest.mark.slow
 def test_integers_booleans_and_huge_numbers(folder: Path, run) -> None:
     patterns = np.load("patterns.npy")
     for array in ((40 * patterns).astype(np.int8), patterns > 0, patterns.astype(np.float16), 1e300 * patterns):
@@ -155,6 +157,7 @@ def test_one_mask_for_all(folder: Path, run) -> None:
     assert table["queries"].startswith("3, 33% of the pixels hidden")
 
 
+@pytest.mark.slow
 def test_wrong_ones_are_marked_in_the_picture(folder: Path) -> None:
     from hamlayers._cli import _recall_picture
 
@@ -464,6 +467,7 @@ def test_a_killed_write_leaves_the_old_file(folder: Path) -> None:
     assert Path("out.npz").read_bytes() == b"old"
 
 
+@pytest.mark.slow
 def test_the_process_exits_with_the_code(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "hamlayers", "recall", "--patterns", "missing.npy"],

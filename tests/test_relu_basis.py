@@ -50,6 +50,7 @@ def test_conjugate_is_the_largest_difference(x64: None) -> None:
     assert basis.conjugate(jnp.array([-1e-9])) == np.inf
 
 
+@pytest.mark.slow
 def test_conjugate_of_no_weight() -> None:
     found = jax.vmap(lg.ReLUBasis([0.0, 1.0], [0.0, 0.0]).conjugate)(jnp.array([0.0, 1e-3]))
     np.testing.assert_array_equal(found, [0, np.inf])

@@ -157,6 +157,7 @@ def _spins(seed: int, dtype: Any) -> tuple[hl.HAM, dict]:
     return network, {"x": jnp.asarray(rng.normal(size=12), dtype)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", only_full([jnp.bfloat16, jnp.float16, jnp.float32], but=[jnp.float16]))
 def test_rest_as_far_as_rounding_goes(dtype: Any) -> None:
     """Self-coupled spins with tolerances that the dtype cannot meet; a second start from there takes no step."""

@@ -131,6 +131,7 @@ def test_every_public_name_is_in_the_table() -> None:
     assert sorted(set(EXEMPT) - public) == []
 
 
+@pytest.mark.slow
 def test_a_wrong_outcome_is_told() -> None:
     """The judge itself: a wrong value, a wrong dtype, no error, one of another type, from elsewhere, or silent."""
     gives, refuses = robustness.gives, robustness.refuses

@@ -181,6 +181,7 @@ def test_time_constants_set_the_pace_not_the_law() -> None:
 # --- other energies ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_double_well_is_occupied_as_quadrature_says() -> None:
     temperature, chains = 0.5, 400
     samples = hl.sample(
@@ -309,6 +310,7 @@ def test_steps_do_not_shrink_at_late_times() -> None:
     assert np.array_equal(neurons(early), neurons(late))
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_samples() -> None:
     def run(key: Array) -> hl.Samples:
         return brief(1.0, key)
@@ -602,6 +604,7 @@ def test_diagnostics_of_draws_that_do_not_move(rank_normalised: bool) -> None:
     assert ess[3] < 8 < 100 < ess[0]
 
 
+@pytest.mark.slow
 def test_diagnose() -> None:
     mask = np.array([True, False])
 

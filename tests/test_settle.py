@@ -138,6 +138,7 @@ def test_layers_held_whole(name: str, x64: None) -> None:
     np.testing.assert_array_equal(settled.state["v"], START)
 
 
+@pytest.mark.slow
 def test_single_precision_and_tolerances() -> None:
     settled = hl.settle(_linear(np.float32), {"v": START.astype(np.float32)}, inputs=_as(np.float32, CURRENTS))
     assert settled.energy.dtype == settled.residual.dtype == settled.state["h"].dtype == np.float32
@@ -150,6 +151,7 @@ def _as(dtype: Any, tree: Any) -> Any:
     return jax.tree.map(lambda a: np.asarray(a, dtype), tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["nesterov", "anderson", "plain", "euler"])
 def test_states_narrower_than_the_weights(method: str, x64: None) -> None:
     """A float32 state with x64 on, and layers of different precision."""
@@ -173,6 +175,7 @@ def test_time_constants_do_not_matter(x64: None) -> None:
 # --- networks against references of their own -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_modern_hopfield_by_hand(x64: None) -> None:
     """Plain sweeps are attention, `v <- W softmax(beta W^T v)`; the returned state is the last one evaluated."""
     w, beta = _random(5, 7, seed=10), 2.0
@@ -260,6 +263,7 @@ def _energy_of_activations(name: str, a: np.ndarray, b: np.ndarray, c: np.ndarra
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(NETWORKS, but=["triangle", "polynomial memory", "softmax memory", "user"]))
 def test_against_a_minimiser(name: str, x64: None) -> None:
     """The state of rest is a minimum of the energy as SciPy finds it from there, whatever the curvature."""
@@ -282,6 +286,7 @@ def test_against_a_minimiser(name: str, x64: None) -> None:
     _assert_honest(network, settled, {}, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acceleration", [None, hl.methods.Nesterov(), hl.methods.Anderson()])
 def test_steps_that_backtrack_come_to_rest(acceleration: Any) -> None:
     """By the energy alone, float32 would tell a step down from a step up only to a force of some 1e-3."""
@@ -301,6 +306,7 @@ def test_single_layers(x64: None) -> None:
     np.testing.assert_array_equal(empty.state["x"], 0)
 
 
+@pytest.mark.slow
 def test_partial_states_are_completed(x64: None) -> None:
     network = _linear()
     completed = network.complete({"v": START})
@@ -312,6 +318,7 @@ def test_partial_states_are_completed(x64: None) -> None:
 # --- the order of a sweep ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_trap_of_updating_the_visible_layer_first() -> None:
     """From hidden layers at zero that replaces the query by the mean of all patterns; the default order recalls."""
     patterns = np.random.default_rng(30).choice([-1.0, 1.0], size=(12, 32)).astype(np.float32)
@@ -330,6 +337,7 @@ def test_the_trap_of_updating_the_visible_layer_first() -> None:
     assert np.mean(np.all(np.sign(trapped) == patterns, axis=1)) < 0.2
 
 
+@pytest.mark.slow
 def test_a_given_order_settles_too(x64: None) -> None:
     for order in (("v", "h", "y"), [("v", "y"), "h"], ("y", "v", "h")):
         settled = hl.settle(_linear(), {"v": START}, inputs=CURRENTS, order=order, **TIGHT)
@@ -558,6 +566,7 @@ def test_all_lagrangians_are_among_those_tried() -> None:
         assert {i for position in range(3) for i in _group(template, position)} == set(range(len(_kinds())))
 
 
+@pytest.mark.slow
 def test_synchronous_updates_do_rise(x64: None) -> None:
     """From states that contradict each other, every neuron flips at once, indefinitely; block descent falls."""
     weight = 3 * np.eye(8)
@@ -602,6 +611,7 @@ def memory() -> tuple[hl.HAM, np.ndarray]:
     return _pair(hl.IdentityLayer(8), hl.SoftmaxLayer(6, beta=6.0), patterns.T), patterns
 
 
+@pytest.mark.slow
 def test_each_sample_has_its_own_status(memory: tuple) -> None:
     network, patterns = memory
     noise = np.random.default_rng(41).normal(size=(20, 8)).astype(np.float32)

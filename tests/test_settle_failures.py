@@ -92,6 +92,7 @@ def test_failure_inside_an_eager_derivative() -> None:
         jax.grad(energy)(jnp.ones(4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", only_full([jnp.float16, jnp.bfloat16], but=[jnp.bfloat16]))
 def test_half_precision(dtype: Any) -> None:
     """The state keeps its dtype and comes to rest near that of float32."""

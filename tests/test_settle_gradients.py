@@ -228,6 +228,7 @@ def test_modern_hopfield(name: str, small: np.ndarray, x64: None) -> None:
     assert _error(_gradient(_small(), SMALL[name]()), small) < 1e-6
 
 
+@pytest.mark.slow
 def test_without_clamps_and_inputs(x64: None) -> None:
     network, start, _ = _small()
     params, rule = (network, start, None), hl.EquilibriumPropagation(1e-4)
@@ -286,6 +287,7 @@ class _Wavy(lagrangians.AbstractElementwise):
 # --- implicit ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_energy_at_rest_by_the_envelope_theorem(x64: None) -> None:
     """The state is a minimum, so the energy changes as it does at fixed activations."""
     network, start, inputs = _everything()
@@ -301,6 +303,7 @@ def test_energy_at_rest_by_the_envelope_theorem(x64: None) -> None:
     np.testing.assert_allclose(found.layers["h"].bias, g["h"], atol=1e-11)
 
 
+@pytest.mark.slow
 def test_forward_mode_and_second_derivatives(x64: None) -> None:
     arrays, statics = eqx.partition(_small(), eqx.is_inexact_array)
     vector, unravel = jax.tree.map(np.asarray, ravel_pytree(arrays)[0]), ravel_pytree(arrays)[1]
@@ -320,6 +323,7 @@ def test_forward_mode_and_second_derivatives(x64: None) -> None:
     assert _error(np.asarray(curve), expected) < 1e-6
 
 
+@pytest.mark.slow
 def test_vmap_of_grad_and_grad_of_vmap(x64: None) -> None:
     network, _, inputs = _small()
     starts = _random(3, 4, seed=12)
@@ -365,6 +369,7 @@ def test_slow_modes_of_many_neurons() -> None:
     assert not np.all(np.isfinite(response(u, hl.Implicit(lx.CG(rtol=1e-5, atol=1e-5)))))
 
 
+@pytest.mark.slow
 def test_a_mask_known_only_at_run_time_on_coupled_neurons(x64: None) -> None:
     """If it holds whole groups, all is well; if it cuts through one, the energy still falls."""
     layers = {"v": hl.TanhLayer(3), "y": hl.SoftmaxLayer((2, 2), beta=2.0)}
@@ -460,6 +465,7 @@ def test_unrolled_has_no_gradient_of_roots_at_zero(x64: None) -> None:
     assert np.all(np.isfinite(_flat(eqx.filter_jit(eqx.filter_grad(loss))(network))))
 
 
+@pytest.mark.slow
 def test_truncated_converges_to_implicit(small: np.ndarray, x64: None) -> None:
     errors = [_error(_gradient(_small(), hl.Truncated(k)), small) for k in (1, 4, 12)]
     assert errors[0] > 10 * errors[1] > 100 * errors[2]

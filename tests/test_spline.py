@@ -150,6 +150,7 @@ def test_to_scipy_is_the_integral_of_the_control_slopes(kind: str) -> None:
 # --- derivatives ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gradients_by_every_parameter(x64: None) -> None:
     """The activation is linear in slopes and offset."""
     size = 500
@@ -260,6 +261,7 @@ def test_conjugate_is_the_largest_difference(x64: None) -> None:
     assert np.all(found <= largest + steepest * (states[1] - states[0]) ** 2 / 8 + 1e-10)
 
 
+@pytest.mark.slow
 def test_derivatives_of_the_conjugate_are_the_inverse(x64: None) -> None:
     spline = random_spline(3, KNOTS["given"], groups=2)
     x = jnp.asarray(np.random.default_rng(6).uniform(-5, 7, 8))
@@ -308,6 +310,7 @@ def test_half_width(dtype: type) -> None:
 # --- in a network -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_spline_layer_settles_downhill() -> None:
     key = jax.random.key(0)
     layers = {
@@ -334,6 +337,7 @@ def test_spline_layer_settles_downhill() -> None:
     assert np.any(np.asarray(gradient) != 0)
 
 
+@pytest.mark.slow
 def test_double_precision_may_be_switched_on_after_the_first_use() -> None:
     """Indices of 64 bits that jax had traced as 32 failed once x64 was on."""
     spline = lg.Spline.fit("tanh", grid=7, interval=(-2.0, 2.0))

@@ -16,6 +16,7 @@ from hamlayers import lagrangians as lg
 UNEVEN = np.array([-3, -2.2, -2, -1, 0.3, 0.35, 2, 5])
 
 
+@pytest.mark.slow
 def test_fit_of_a_function_that_ends_with_the_grid(x64: None) -> None:
     """Of degree 1 a fit looks beyond the grid, where `fn` need not be finite."""
     spline = lg.Spline.fit(jnp.sqrt, degree=1, interval=(0.0, 4.0))

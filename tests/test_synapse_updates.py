@@ -167,6 +167,7 @@ def _misfit(strength: float = 3.0) -> Misfit:
     return Misfit(jnp.asarray(_normal(4, 6), jnp.float32), jnp.asarray(strength, jnp.float32))
 
 
+@pytest.mark.slow
 def test_a_bound_of_the_curvature_is_held_to_its_definition() -> None:
     testing.check_synapse(_misfit(), [(4,), (6,)], examples=5)
     low = (sy.Convex(2.9), sy.Convex(1e3))
@@ -241,6 +242,7 @@ def test_settling_and_its_gradient_with_bounds() -> None:
 # --- concave under a condition ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_condition_on_the_others() -> None:
     testing.check_synapse(Gain(), [(3,), (3,)], examples=5)
     with pytest.raises(AssertionError, match='"curvature" is broken'):
@@ -277,6 +279,7 @@ def _attention(seed: int = 0) -> SelfAttention:
     return SelfAttention(jnp.asarray(_normal(3, 3, seed=seed), jnp.float32))
 
 
+@pytest.mark.slow
 def test_slices_are_held_to_their_definition() -> None:
     testing.check_synapse(_attention(), [(4, 3)], examples=5)
     testing.check_synapse(Chain(), [(2, 5)], examples=5)
@@ -346,6 +349,7 @@ def _bending(bend: Any) -> sy.AbstractSynapse:
     return _Declared(bend)
 
 
+@pytest.mark.slow
 def test_a_chain_is_updated_by_parity() -> None:
     weights = jnp.asarray(_normal(10, 4, seed=5), jnp.float32)
     network = hl.HAM(
@@ -367,6 +371,7 @@ def _kernel_memory(beta: float = 2.0, eps: float = 1e-3) -> Epanechnikov:
     return Epanechnikov(jnp.asarray(_normal(6, 3), jnp.float32), beta, eps)
 
 
+@pytest.mark.slow
 def test_an_update_of_its_own_is_held_to_its_promise() -> None:
     testing.check_synapse(_kernel_memory(), [(3,)], examples=20)
 
@@ -456,6 +461,7 @@ class _Joint(sy.AbstractSynapse):
         return -jnp.sum(jnp.square(a + b)) / 2
 
 
+@pytest.mark.slow
 def test_a_layer_named_twice_needs_a_joint_statement() -> None:
     """`<a, b>` is linear in each, and of one layer named twice it is `|g|^2`, on which `x <- I` diverges."""
     for said in ("multilinear", ("linear", "linear"), ("concave", "concave"), (sy.Convex(0.0), sy.Convex(0.0))):

@@ -309,6 +309,7 @@ class Gated(sy.AbstractSynapse):
         return -jnp.sum(a) * jnp.sum(jax.nn.softplus(b))
 
 
+@pytest.mark.slow
 def test_each_argument_bends_in_its_own_way() -> None:
     testing.check_synapse(Attending(), [(3,), (2, 3)], examples=5)
     testing.check_synapse(Gated(), [(2,), (3,)], examples=5)
@@ -365,6 +366,7 @@ def _of_triple(synapse: Triple, shapes: tuple[tuple[int, ...], ...]) -> sy.Decom
     return sy.Decomposition((sy.Product((0, 1, 2), cube),))
 
 
+@pytest.mark.slow
 def test_a_registered_synapse_gets_the_certificate_it_deserves() -> None:
     """That of the same weights in a `Dense`."""
     cube = np.zeros((2, 2, 2), np.float32)
@@ -404,6 +406,7 @@ def _of_recalling(synapse: Recalling, shapes: tuple[tuple[int, ...], ...]) -> sy
     return sy.Decomposition(hidden=(sy.Hidden(lg.Softmax(), (len(weights[0]),), (0, 1), weights),))
 
 
+@pytest.mark.slow
 def test_a_hidden_layer_between_two_layers_is_certified() -> None:
     layers = {"a": hl.IdentityLayer(2), "b": hl.IdentityLayer(3)}
     synapse = Recalling(jnp.asarray(_normal(4, 2)), jnp.asarray(_normal(4, 3, seed=1)))

@@ -564,6 +564,7 @@ def test_a_run_of_batches_resumes_where_it_was(tmp_path: Path) -> None:
     same((resumed.model, resumed.losses), (whole.model, whole.losses))
 
 
+@pytest.mark.slow
 def test_a_constrained_network_resumes_to_the_same_bits(tmp_path: Path) -> None:
     """Rounding in the coordinates of positive parameters must not show."""
     arguments: dict[str, Any] = {
@@ -644,6 +645,7 @@ def test_accumulated_gradients_and_frozen_parts_resume_to_the_same_bits(tmp_path
     assert jax.random.key_data(resumed.model[1]["key"]).tolist() == jax.random.key_data(jax.random.key(3)).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_parameters_keep_their_dtype(dtype: str, x64: None) -> None:
     layer = hl.Layer(lg.Tanh(jnp.asarray(2.0, dtype)), 3, tau=jnp.asarray(1.0, dtype), bias=jnp.ones(3, dtype))
@@ -817,6 +819,7 @@ def test_a_disc_that_fills_up_loses_nothing(tmp_path: Path) -> None:
     same(fit(**arguments, checkpoint=checkpoint).model, fit(**arguments).model)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="cannot write to the folder .*: (Not a directory|File exists)"):

@@ -224,6 +224,7 @@ def test_runs_are_sound_under_debug_nans() -> None:
             fit(lambda model, batch, key: jnp.nan * jnp.sum(model))
 
 
+@pytest.mark.slow
 def test_the_order_of_sweeps_survives_a_tree_map() -> None:
     """After two sweeps, far from rest, the order in which layers were visited shows."""
     weights = [0.3 * jax.random.normal(jax.random.fold_in(KEY, i), (3, 3)) for i in range(3)]

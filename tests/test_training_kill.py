@@ -127,6 +127,7 @@ def assert_same(whole: Path, broken: Path) -> None:
             assert one[name].tobytes() == other[name].tobytes(), name
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_saves_leaves_the_old_file(tmp_path: Path) -> None:
     """Killed in the middle of writing a file, many times: what is under its name is always whole."""
     script = (

@@ -107,6 +107,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(LOSSES, but=["nudged", "divergence", "denoising score"]))
 def test_no_loss_calls_back_to_the_host(name: str) -> None:
     loss, kind = LOSSES[name]
@@ -175,6 +176,7 @@ def test_squared_error_is_least_squares_of_a_linear_output(x64: None) -> None:
     assert_within(gradient.synapses["w"].weight, np.asarray(x).T @ error / len(x), 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", ["cross_entropy", "squared"])
 def test_classification_gradient(x64: None, cost: str) -> None:
     model, batch = chain(), examples()
@@ -184,6 +186,7 @@ def test_classification_gradient(x64: None, cost: str) -> None:
     assert_within(flat(slopes(nudged, model, batch)[1]), gradient, 1e-6)
 
 
+@pytest.mark.slow
 def test_a_constant_current_and_a_threshold_are_the_same(x64: None) -> None:
     known = chain()
     current = synapses.Bias(-known.layers["h"].bias)
@@ -198,6 +201,7 @@ def test_a_constant_current_and_a_threshold_are_the_same(x64: None) -> None:
     assert_within(gradient.layers["h"].bias, -slope.synapses["b"].bias, 1e-9)
 
 
+@pytest.mark.slow
 def test_a_layer_that_three_layers_share_a_synapse_with_is_clamped(x64: None) -> None:
     layers = {"x": hl.IdentityLayer(2), "a": hl.TanhLayer(2), "y": hl.SoftmaxLayer(2)}
     cube = synapses.Dense(draw(2, 2, 2, seed=10))
@@ -206,6 +210,7 @@ def test_a_layer_that_three_layers_share_a_synapse_with_is_clamped(x64: None) ->
     assert_slopes(ClassificationLoss("x", "y", **TIGHT), model, batch)
 
 
+@pytest.mark.slow
 def test_cross_entropy_where_the_activation_has_rounded_to_zero() -> None:
     model = pair(hl.SoftmaxLayer(CLASSES, beta=100.0))
     model = eqx.tree_at(lambda n: n.synapses["w"].weight, model, jnp.zeros((SHOWN, CLASSES)).at[0, 0].set(1.0))
@@ -216,6 +221,7 @@ def test_cross_entropy_where_the_activation_has_rounded_to_zero() -> None:
     assert_within(gradient.synapses["w"].weight[0], np.array([500.0, -500.0, 0]), 1e-3)
 
 
+@pytest.mark.slow
 def test_labels_out_of_range_are_an_error_or_nan() -> None:
     loss, model, (x, _) = ClassificationLoss("x", "y"), chain(), examples()
     for wrong in (3, -1):

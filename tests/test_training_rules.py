@@ -45,6 +45,7 @@ def log_loss(g: jax.Array, target: jax.Array) -> jax.Array:
     return -jnp.sum(target * jnp.log(g))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(RULES, but=list(RULES)[::2]))
 def test_the_rule_is_the_gradient_of_its_contrast(x64: None, name: str) -> None:
     """The derivative at fixed activations, thresholds and inverse temperatures included, is the whole derivative."""
@@ -56,6 +57,7 @@ def test_the_rule_is_the_gradient_of_its_contrast(x64: None, name: str) -> None:
     assert_slopes(ContrastiveHebbian("x", "y", nudge=nudge, **options, **TIGHT), model, batch)
 
 
+@pytest.mark.slow
 def test_clamping_a_linear_output_is_the_delta_rule(x64: None) -> None:
     bias = draw(CLASSES, seed=21)
     model, (x, _) = pair(hl.IdentityLayer(CLASSES, bias=bias)), examples()
@@ -75,6 +77,7 @@ def test_clamping_a_linear_output_is_the_delta_rule(x64: None) -> None:
         assert_within(both, square / (1 - e**2), 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("centred", only_full([True, False], but=[True]))
 def test_nudging_goes_to_the_implicit_gradient(x64: None, centred: bool) -> None:
     """To second order in the nudge if centred, else to first (Laborieux et al., figure 1)."""
@@ -101,6 +104,7 @@ def test_the_cost_reported_is_that_of_the_free_state(x64: None) -> None:
     assert metrics["unconverged"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_typecheck")
 def test_targets_that_no_activation_comes_near_are_refused() -> None:
     x, _ = examples()
@@ -140,6 +144,7 @@ def linear() -> hl.HAM:
     return hl.HAM(layers, synapses={"w": weight}, connections=[(("v", "h"), "w")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", ["settled", "sampled"])
 def test_long_chains_give_the_gradient_of_the_likelihood(others: str) -> None:
     model, data = linear(), 1.5 * draw(200, 3, seed=24)
