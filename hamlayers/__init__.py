@@ -16,7 +16,7 @@ def __getattr__(name: str) -> _Any:
         return sorted(_places())
     place = None if name.startswith("_") else _places().get(name)
     if place is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _from_its_namespace(name)
     module = _importlib.import_module(place, __name__)
     thing = module if place == f".{name}" else getattr(module, name)
     globals()[name] = thing  # so that this is asked once
@@ -27,12 +27,24 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_places()})
 
 
-def _places() -> dict[str, str]:
-    """The module that each public name comes from."""
+def _from_its_namespace(name: str) -> _Any:
+    """A name of `analysis` or `methods`, which scripts from before these namespaces look for here."""
+    for room in ("analysis", "methods"):
+        if name in _places(f"{room}.py"):
+            import warnings
+
+            here = f"{__name__}.{name}"
+            warnings.warn(f"{here} is {__name__}.{room}.{name}.", DeprecationWarning, stacklevel=3)
+            return getattr(_importlib.import_module(f".{room}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _places(source: str = "__init__.pyi") -> dict[str, str]:
+    """The module that each public name comes from, as one that only re-exports them states it."""
     import ast
     from pathlib import Path
 
-    stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    stub = ast.parse(Path(__file__).with_name(source).read_text(encoding="utf-8"))
     return {
         alias.name: f".{node.module or alias.name}"
         for node in stub.body
