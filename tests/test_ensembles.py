@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import only_full
 
 import hamlayers as hl
 from hamlayers import lagrangians as lg, synapses as sy, testing, training
@@ -93,7 +92,14 @@ def test_every_public_part_is_here() -> None:
     assert len(LAYERS) == len(named)
 
 
-@pytest.mark.parametrize("name", only_full(MAKERS, but=[n for n in MAKERS if not n.startswith("layer ")]))
+QUICK = ("Tanh", "Spline", "synapse Memory")
+MARKS = {
+    name: () if name in QUICK else pytest.mark.full if name.startswith("layer ") else pytest.mark.slow
+    for name in MAKERS
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=_mark(name)) for name in MAKERS])
 def test_an_ensemble_is_built_and_settles_and_integrates_as_its_members_do(name: str) -> None:
     """Built in one program over keys; a member is what the same key gives by itself."""
     keys = jax.random.split(jax.random.key(7), COUNT)
