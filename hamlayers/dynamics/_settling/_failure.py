@@ -63,10 +63,11 @@ def unsolved(network: HAM, arguments: tuple[Any, ...], settled: Any, forward: bo
 def _accuracy(
     network: HAM, arguments: tuple[Any, ...], state: State, forward: bool, passed: dict[str, Any]
 ) -> tuple[float, float] | None:
-    initial, frozen, currents, order, cut, method, gradient, *_ = arguments
+    gradient = arguments[6]
 
     def posed(network: HAM, arguments: tuple[Any, ...]) -> Problem:
-        return reduced(network, *arguments[:5], method.eliminates)[2]
+        initial, frozen, currents, order, cut, method, *_ = arguments
+        return reduced(network, initial, frozen, currents, order, cut, method.eliminates)[2]
 
     def taken(path: Any, leaf: Any) -> Any:
         x = passed.get(jax.tree_util.keystr(path))
