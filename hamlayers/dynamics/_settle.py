@@ -133,11 +133,11 @@ def settle(
         order=order,
         gradient=gradient,
     )
+    network = closed_now(network, arguments[0])
     if throw is not True or not any(map(is_visible, jax.tree.leaves((network, arguments)))):
         return _raise_on_failure(network, arguments, solve(network, arguments), throw)
     known: list[Any] = []
     watch = Watch(lambda forward, passed: unsolved(known[0], known[1], known[2], forward, passed))
-    network = closed_now(network, arguments[0])
     settled = solve(*watch.at("in", (network, arguments)))
     known.extend(concrete((network, arguments, settled)))
     return watch.at("out", _raise_on_failure(network, arguments, settled, throw))
