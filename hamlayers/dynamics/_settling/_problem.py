@@ -104,7 +104,7 @@ class Problem(eqx.Module):
         return self.assemble(carried, self.eliminate(carried))
 
     def assemble(self, carried: State, eliminated: State) -> State:
-        """[`complete`][] where the eliminated layers are known."""
+        """As `complete`, where the eliminated layers are known."""
         state = self._known(carried) | eliminated
         return {name: state[name] for name in self.network.names}
 
@@ -117,7 +117,7 @@ class Problem(eqx.Module):
         return self.current(activations_of(self.network, carried))
 
     def current(self, own: State) -> State:
-        """[`drive`][] as a function of the carried layers' activations, in which its derivative is symmetric."""
+        """The same as a function of the carried layers' activations, in which its derivative is symmetric."""
         held = {name: x for name, x in self._known({}).items() if name not in own}
         g = activations_of(self.network, held) | own
         if self.schedule.eliminated:
@@ -145,7 +145,7 @@ class Problem(eqx.Module):
         return {n: jnp.sqrt(s / draws) + _unit(carried[n].dtype) * own[n] for n, s in squares.items()}
 
     def _nudged_drive(self, carried: State, draw: Int[Array, ""]) -> State:
-        """[`drive`][], everything that it goes through changed by some units in the last place."""
+        """The current, everything that it goes through changed by some units in the last place."""
 
         def nudge(values: State, stage: int) -> State:
             seeds = enumerate(values.items(), start=1000 * stage)
@@ -158,7 +158,7 @@ class Problem(eqx.Module):
         return self._driven({name: drive[name] for name in carried})
 
     def evaluate(self, carried: State) -> Evaluation:
-        """[`drive`][] and energy at once, for little more than the price of the first."""
+        """Current and energy at once, for little more than the price of the first."""
         state = self.complete(carried)
         g = activations_of(self.network, state)
         fixed = {name: value for name, value in g.items() if name not in carried}
