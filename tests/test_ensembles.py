@@ -93,10 +93,12 @@ def test_every_public_part_is_here() -> None:
 
 
 QUICK = ("Tanh", "Spline", "synapse Memory")
-MARKS = {
-    name: () if name in QUICK else pytest.mark.full if name.startswith("layer ") else pytest.mark.slow
-    for name in MAKERS
-}
+
+
+def _mark(name: str) -> Any:
+    if name in QUICK:
+        return ()
+    return pytest.mark.full if name.startswith("layer ") else pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=_mark(name)) for name in MAKERS])
