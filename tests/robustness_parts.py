@@ -51,9 +51,6 @@ SYNAPSES = [
         ("`weight`", "real floating-point", "complex64"),
         lambda: sy.Dense(jnp.ones((2, 2), complex)),
     ),
-    refuses("a negative bound of curvature", ValueError, ("`bound`", "non-negative", "-1.0"), lambda: sy.Convex(-1.0)),
-    refuses("slices along no axis", TypeError, ("`axis`", "an int", "0.5"), lambda: sy.Slices(0.5)),
-    refuses("slices of a negative stride", ValueError, ("`stride`", "at least 1", "-2"), lambda: sy.Slices(0, -2)),
     refuses("a weight without axes", ValueError, ("`weight`", "one axis per layer", "scalar"), lambda: sy.Dense(1.0)),
     refuses("None for a weight", TypeError, ("`weight`", "real number or array", "None"), lambda: sy.Dense(None)),
     refuses(
