@@ -255,7 +255,7 @@ def test_the_package_holds_what_its_stub_states() -> None:
 def test_names_of_a_namespace_are_found_one_floor_up_with_a_warning(room: str) -> None:
     """Scripts from before the namespaces go on; `dir`, the stub and `*` do not have these names."""
     module = importlib.import_module(f"hamlayers.{room}")
-    for name in [name for name in dir(module) if not name.startswith("_")]:
+    for name in _surface(module):
         assert name not in dir(hamlayers), name
         with pytest.warns(DeprecationWarning, match=rf"hamlayers\.{name} is hamlayers\.{room}\.{name}\."):
             assert getattr(hamlayers, name) is getattr(module, name)
