@@ -35,6 +35,7 @@ def cold(patterns: np.ndarray) -> hl.HAM:
 # --- distinct attractors ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_attractors_are_the_patterns(cold: hl.HAM, patterns: np.ndarray) -> None:
     noise = 0.1 * np.random.default_rng(1).normal(size=(40, 12)).astype(np.float32)
     of = np.arange(40) % 5
@@ -49,6 +50,7 @@ def test_attractors_are_the_patterns(cold: hl.HAM, patterns: np.ndarray) -> None
     assert bool(np.all(found.settled.converged))
 
 
+@pytest.mark.slow
 def test_starts_that_do_not_come_to_rest(cold: hl.HAM, patterns: np.ndarray) -> None:
     starts = np.concatenate([patterns[:2], np.full((1, 12), np.nan, np.float32)])
     found = hl.analysis.attractors(cold, {"v": starts})
@@ -82,6 +84,7 @@ def test_a_stored_pattern(cold: hl.HAM, patterns: np.ndarray) -> None:
     assert np.all(found.rates > 0.9)
 
 
+@pytest.mark.slow
 def test_a_metastable_mixture(patterns: np.ndarray) -> None:
     """All patterns, at a temperature that tells none from the others."""
     warm = _memory(patterns, 0.5)
@@ -90,6 +93,7 @@ def test_a_metastable_mixture(patterns: np.ndarray) -> None:
     assert mean.participants == pytest.approx(5, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("apart", "beta"), [(0.08, 5.0), (0.5, 10.0)])
 def test_a_mixture_of_two_close_patterns(apart: float, beta: float) -> None:
     """Warm, the state rests between two patterns, however close they are to each other; cold, at one of them."""

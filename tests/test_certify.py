@@ -364,6 +364,7 @@ def test_no_verdict_is_wrong(structure: tuple[str, tuple[str, ...]], seed: int) 
     agrees(oracle.random_case(np.random.default_rng(seed), *structure), seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", only_full([(case,) for case in USED], but=[(case,) for case in USED[::4]]))
 def test_no_verdict_is_wrong_of_networks_that_people_use(structure: tuple[str, tuple[str, ...]]) -> None:
     agrees(oracle.random_case(np.random.default_rng(1), *structure), 1)

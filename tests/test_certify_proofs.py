@@ -167,6 +167,7 @@ def test_networks_that_people_use(name: str, x64: None) -> None:
         assert float(network.energy(report.falsifying_state)) < -1e6
 
 
+@pytest.mark.slow
 def test_a_promise_is_asked_for() -> None:
     unsaid = lg.FromActivation(lambda x, _: jnp.arctan(x))
     report = hl.certify(alone(unsaid, lambda g: jnp.sum(g**2)), search=False)

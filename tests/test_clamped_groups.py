@@ -42,6 +42,7 @@ def test_one_whole_member(kind: str) -> None:
     hl.integrate(network, {"v": start}, t1=0.1, clamp={"v": mask})
 
 
+@pytest.mark.slow
 def test_neurons_that_nothing_couples_and_a_cut_through_those_that_something_does() -> None:
     network, start = _network(MEMBERS["spins and a softmax"]), {"v": np.zeros(8, np.float32)}
     hl.settle(network, start, clamp={"v": np.arange(8) == 1})

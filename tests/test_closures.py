@@ -138,6 +138,7 @@ def _loss(th: Any, gradient: Any = hl.Implicit(), names: Sequence[str] = ALL) ->
     return sum((jnp.sum(jnp.cos(x)) for x in settled.state.values()), 0.3 * settled.energy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [pytest.param(ALL, marks=pytest.mark.full), FEW], ids=len)
 def test_numbers_closed_over(names: tuple[str, ...], x64: None) -> None:
     """In reverse and forward mode, in a batch, and twice, against finite differences."""
@@ -171,6 +172,7 @@ def test_every_kind_of_function_that_closes_over_a_number(x64: None) -> None:
     assert np.all(np.abs(found) > 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gradient",
     [

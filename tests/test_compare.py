@@ -46,6 +46,7 @@ def test_all_gradients(report: hl.analysis.GradientReport) -> None:
     assert rows["Truncated(10)"].error < rows["Truncated(1)"].error
 
 
+@pytest.mark.slow
 def test_table(report: hl.analysis.GradientReport) -> None:
     lines = str(report).splitlines()
     assert lines[0].split() == ["gradient", "error", "status"]

@@ -25,6 +25,7 @@ def _alone(layer: hl.Layer, weight: Any, current: Any = None) -> hl.HAM:
 METHODS = {"plain": hl.BlockDescent(None), "nesterov": hl.BlockDescent()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["sigmoid", "tanh", "relu"])
 def test_self_inhibition_of_unequal_strengths(kind: str, method: str) -> None:
@@ -53,6 +54,7 @@ def test_self_inhibition_of_unequal_strengths(kind: str, method: str) -> None:
     assert np.all(np.abs(settled.state["x"] - exact) <= 2e-5 * (0.1 + np.abs(exact)) + 1e-6 * strengths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_sparse_coding(method: str) -> None:
     """Codes by lateral inhibition `G - 1`: the lasso's minimum, as accelerated proximal gradients find it."""

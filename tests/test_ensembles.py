@@ -124,6 +124,7 @@ def test_an_ensemble_is_built_and_settles_and_integrates_as_its_members_do(name:
             np.testing.assert_allclose(path[layer][k], states[layer], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_trained_together() -> None:
     """Each member as it would be by itself: no step of one depends on another."""
     keys = jax.random.split(jax.random.key(3), COUNT)

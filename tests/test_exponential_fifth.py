@@ -85,6 +85,7 @@ def _solve(steps: jax.Array, t0: jax.Array, t1: jax.Array, coupling: jax.Array) 
     return jax.vmap(one)(steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t1", [1.0, -1.0])
 @pytest.mark.parametrize("coupling", [pytest.param(1.0, marks=pytest.mark.full), 0.0])
 def test_order_of_convergence_and_of_the_error_estimate(t1: float, coupling: float, x64: None) -> None:
@@ -104,6 +105,7 @@ def test_order_of_convergence_and_of_the_error_estimate(t1: float, coupling: flo
     assert np.log2(sizes[-2] / sizes[-1]) == pytest.approx(5.0, abs=0.3)
 
 
+@pytest.mark.slow
 def test_exact_for_a_constant_input_whatever_the_step(x64: None) -> None:
     def leak(t: Any, y: dict, args: Any) -> dict:
         return {name: r * (2.0 - y[name]) for name, r in _rate(args).items()}
@@ -187,6 +189,7 @@ def test_which_solver_is_the_default() -> None:
     assert type(chosen_solver(None, None, "activation", diffrax.BacksolveAdjoint())) is diffrax.Tsit5
 
 
+@pytest.mark.slow
 def test_where_the_steps_run_out_the_error_says_which_solver_to_take() -> None:
     layers = {"x": hl.TanhLayer(2), "y": hl.TanhLayer(2, tau=1e-3)}
     weight = synapses.Dense(np.eye(2, dtype=np.float32))

@@ -293,6 +293,7 @@ def test_batch(x64: None) -> None:
             np.testing.assert_allclose(states[name][i], state[name], rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", only_full([jnp.bfloat16, jnp.float16, jnp.float32], but=[jnp.bfloat16]))
 def test_narrow_states(dtype: Any) -> None:
     """They keep their dtype, and the energy its float32."""

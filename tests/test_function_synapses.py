@@ -65,6 +65,7 @@ def test_every_failure_is_told_in_our_words(synapse: str) -> None:
             call(network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("synapse", ["a lambda", "a module of a function"])
 def test_networks_that_hold_functions_go_everywhere(synapse: str, tmp_path: Path) -> None:
     """Where a value is due it is that of the closed form: at rest `x = I`, the current that the function gives."""

@@ -88,6 +88,7 @@ def test_what_is_far_away_in_single_precision() -> None:
     np.testing.assert_allclose(single, double, rtol=1e-2, atol=1e-3 * np.max(np.abs(double)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [
@@ -158,6 +159,7 @@ SILENT: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     only_full(
@@ -260,6 +262,7 @@ def test_a_derivative_that_could_not_be_solved_for_raises_where_it_can(mode: str
     assert np.isnan(jax.jit(derivative(rest))(h))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_only_a_derivative_that_was_to_be_solved_for_raises(mode: str) -> None:
     """Not one that was NaN before, nor a second one, nor that of another argument."""

@@ -78,6 +78,7 @@ def test_convex_if_every_member_is() -> None:
     assert hl.Layer(lg.Grouped([bump, lg.Tanh()]), 4).lagrangian.convex
 
 
+@pytest.mark.slow
 def test_each_has_gradients_of_its_own() -> None:
     grouped, x = lg.Grouped([lg.Tanh(0.5), lg.ReLU(), lg.Tanh(2.0)]), jnp.linspace(-1, 2, 6)
     found = eqx.filter_grad(lambda f: jnp.sum(f.activation(x)))(grouped)
@@ -87,6 +88,7 @@ def test_each_has_gradients_of_its_own() -> None:
         assert float(tanh.beta[place]) == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_thousand_groups_run_as_one() -> None:
     """The program of a thousand is as long as that of ten."""
 
@@ -130,6 +132,7 @@ def test_lists_that_are_refused(no_typecheck: None) -> None:
 # --- the ordinary network ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_network_is_a_readout_of_the_activation() -> None:
     groups = lg.Grouped([lg.Tanh(), lg.Sigmoid()])
     weight = np.arange(12.0).reshape(2, 6)
@@ -143,6 +146,7 @@ def test_network_is_a_readout_of_the_activation() -> None:
     np.testing.assert_allclose(planes(jnp.ones((3, 4))), 12 * np.tanh(1), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_network_learns() -> None:
     """Gradient descent on a spline for each of two groups finds what linear units cannot."""
     spline = lg.Spline.fit("identity", grid=6, interval=(-2, 2), groups=2)

@@ -439,6 +439,7 @@ def test_importing_makes_no_array() -> None:
         _run("import jax; jax.numpy.ones(1)", JAX_PLATFORMS="no_such_platform")
 
 
+@pytest.mark.slow
 def test_importing_leaves_optional_packages_alone() -> None:
     optional = ["matplotlib", "PIL", "sklearn", "mlxtend", "pandas", "hypothesis", "pytest", "IPython", "beartype"]
     optional += ["safetensors", "tqdm", "tensorboardX"]

@@ -52,6 +52,7 @@ CONTROLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTROLS)
 def test_no_jump_is_jumped_over(name: str, x64: None) -> None:
     """Forwards, backwards, and from a jump; every solver but the implicit ones is exact between jumps, or nearly so."""

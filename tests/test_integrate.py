@@ -89,6 +89,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "interval"), only_full(SOLVED, but=QUICK))
 def test_identity_networks_are_solved_as_by_a_matrix_exponential(name: str, interval: tuple, x64: None) -> None:
     (t0, t1), options = interval, dict(SOLUTIONS[name])
@@ -137,6 +138,7 @@ def _cosine(t: jax.Array) -> dict:
     return {"x": jnp.cos(3.0 * t)[None]}
 
 
+@pytest.mark.slow
 def test_the_bias_moves_the_equilibrium() -> None:
     """At rest `x = I`, hence `g = grad L(I - b)`: a threshold, not a shift of coordinates."""
     weight = np.array([[0.6], [0.5]], np.float32)

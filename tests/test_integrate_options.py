@@ -119,6 +119,7 @@ def test_every_way_of_saving_at_once(network: hl.HAM, state: dict, exact: Any) -
     assert solved.made_jump is not None
 
 
+@pytest.mark.slow
 def test_nothing_saved_but_the_solver_state(network: hl.HAM, state: dict) -> None:
     solved = hl.integrate(network, state, t1=2.0, saveat=SaveAt(solver_state=True), solver=diffrax.Tsit5())
     assert (solved.ts, solved.states, solved.energies) == (None, None, None)
@@ -225,6 +226,7 @@ def test_event_condition_sees_the_state_and_the_network(network: hl.HAM, state: 
     assert float(network.activations(end)["v"][0]) == pytest.approx(0.5, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_progress_meter(network: hl.HAM, state: dict, capfd: pytest.CaptureFixture) -> None:
     hl.integrate(network, state, t1=2.0, progress_meter=diffrax.TextProgressMeter(minimum_increase=0.1))
     jax.effects_barrier()
@@ -430,6 +432,7 @@ SAVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(SAVES, but=["dense", "inputs, clamp and event"]))
 def test_compiled_program_has_no_host_callback(name: str, network: hl.HAM, state: dict) -> None:
     """So it lowers for accelerators that are not here."""
@@ -467,6 +470,7 @@ def _nan_later(t: jax.Array) -> dict:
     return {"v": jnp.where(t > 0.5, jnp.nan, 0.0)}
 
 
+@pytest.mark.slow
 def test_too_few_steps(network: hl.HAM, state: dict) -> None:
     with pytest.raises(RuntimeError, match=r"integrate: The maximum number of solver steps.*\(2 steps were taken"):
         hl.integrate(network, state, t1=5.0, max_steps=2)

@@ -193,6 +193,7 @@ def test_golden_values(name: str) -> None:
         assert float(slope[-1]) == pytest.approx(published[1], abs=9e-10, rel=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_hinge_of_the_literature() -> None:
     place = (0.5 / math.sqrt(1.4 * 0.7), 1.0, 1.0)

@@ -100,6 +100,7 @@ def test_relu_on_the_sphere(x64) -> None:
     assert abs(float(got[1][0, -1])) < 2 * math.sqrt(2 * np.finfo(float).eps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [3])
 @pytest.mark.parametrize("dtype", only_full([np.float32, np.float64], but=[np.float32]))
 def test_relu_with_he_initialisation_keeps_the_norm(depth, dtype) -> None:
@@ -408,6 +409,7 @@ QUICK = (("dense", "standard"),)
 SLOW = (("circular, pool", "ntk"), ("residual", "ntk"), ("product with the inputs", "standard"), ("concat", "ntk"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameterization"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.full) for case in SLOW)]
 )

@@ -121,6 +121,7 @@ def test_discrete_steps_are_the_loop(momentum: float | None) -> None:
     assert int(reached.steps) == 60
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "solver",
@@ -189,6 +190,7 @@ def test_the_loss_falls_and_points_do_not_depend_on_their_role(seed: int, name: 
     np.testing.assert_allclose(reached.f_test[:, 0], reached.f_train[:, 0], atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @settings(max_examples=10)
 @given(st.integers(0, 10**6))
@@ -276,6 +278,7 @@ def test_one_column_is_one_output() -> None:
     assert loss.curvature(f[:, None]) == loss.curvature(f)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_it_runs_inside_transformations() -> None:
     k, test, y, f0, _ = _problem()

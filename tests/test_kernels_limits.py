@@ -59,6 +59,7 @@ def test_gradient_of_derivative_along_the_diagonal(x64: None) -> None:
     assert float(along) == pytest.approx(slope, rel=1e-8)
 
 
+@pytest.mark.slow
 def test_parameters_of_a_kernel_function(x64: None) -> None:
     place = (0.5, 1.0, 1.0)
 
@@ -142,6 +143,7 @@ def test_expected_errors(x64: None) -> None:
     assert float(power.diagonal(1.0)) == pytest.approx(exact, rel=1e-8)
 
 
+@pytest.mark.slow
 def test_expected_error_counts_rounding() -> None:
     eps = float(jnp.finfo(jnp.float32).eps)
     assert 16 * eps <= from_function(jax.nn.gelu).expected_error <= 17 * eps

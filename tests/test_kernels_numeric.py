@@ -102,6 +102,7 @@ def test_against_mpmath(name: str, x64: None) -> None:
     assert dual.expected_error <= (1e-8 if dual.method == "hermite" else 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("v", [VARIANCES[1], *(pytest.param(v, marks=pytest.mark.full) for v in VARIANCES[::2])])
 def test_erf_at_every_correlation(v: tuple[float, float], x64: None) -> None:
     c = CORRELATIONS * math.sqrt(v[0] * v[1])
@@ -140,6 +141,7 @@ def test_jump_is_a_point_mass_of_the_slope(x64: None) -> None:
     assert np.isnan(jax.grad(lambda c: dual.derivative(c, 1.0, 1.0))(0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fn", "kinks"),
     [
@@ -190,6 +192,7 @@ def test_piecewise_linear_functions_are_hinges(name: str, x64: None) -> None:
     assert np.allclose(dual.inner.activation(x), fn(x), rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["clip", *(pytest.param(n, marks=pytest.mark.full) for n in ("abs", "hard_tanh", "soft_threshold"))]
 )
@@ -289,6 +292,7 @@ SMOOTH: dict[str, Callable] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -326,6 +330,7 @@ def test_gelu_at_degree_25() -> None:
         assert low <= abs(float(dual(jnp.float32(0.5), jnp.float32(1.4), jnp.float32(0.7))) - exact) <= high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fn", "method", "degree"),
     [(jnp.tanh, "hermite", 96), pytest.param(jax.nn.relu, "piecewise", 10, marks=pytest.mark.full)],

@@ -107,6 +107,7 @@ def test_noise_that_is_none(noise: np.ndarray, message: str) -> None:
         kernels.gp_posterior(kernel[:, :, 0, 0], y, test[:, :, 0, 0], noise=noise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [kernels.ReLU(), kernels.Erf()], ids=["relu", "erf"])
 def test_ensemble_of_points_on_a_line(activation: kernels.AbstractDual) -> None:
     """Nearly parallel points: a rounding of their covariances is felt as its square root."""

@@ -72,6 +72,7 @@ def test_infinite_time_is_the_interpolation() -> None:
     np.testing.assert_allclose(f_test, f0_test + test @ np.linalg.solve(k, y - f0), atol=50 * EPS * condition)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_large_times_of_a_singular_kernel_are_its_pseudo_inverse(dtype: jnp.dtype) -> None:
@@ -409,6 +410,7 @@ def test_ensemble_moments_are_those_of_sampled_networks(options: dict) -> None:
         assert np.all(np.abs(np.cov(outputs) - exact) < 6 * noise + 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_ensemble_starts_at_the_prior() -> None:
     (_, nngp, _), tests, moments = _ensemble()
@@ -501,6 +503,7 @@ def test_bad_calls(options: dict, call: tuple, error: type, message: str) -> Non
         kernels.gradient_descent(_K, _Y, **options)(*call)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64", "no_typecheck")
 def test_bad_ensembles() -> None:
     with pytest.raises(ValueError, match="must have the shape of `ntk_train_train`"):

@@ -121,6 +121,7 @@ def _jacobian(model: Callable, params: list[np.ndarray], x: np.ndarray, step: fl
     return np.stack(columns, axis=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, *(pytest.param(COUNT * k, marks=pytest.mark.full) for k in range(1, 8))])
 def test_structure_of_random_models(x64: None, first: int) -> None:
     drawn = [_Model(seed) for seed in range(first, first + COUNT)]

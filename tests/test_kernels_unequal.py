@@ -132,6 +132,7 @@ def _check(name: str, seed: int, dtype: Any) -> None:
             assert np.all(np.abs(got[:PAIRS] - got[PAIRS:]) <= 64 * eps * np.maximum(size, floor))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "seed"),
     [
@@ -147,11 +148,13 @@ def test_random_functions_at_unequal_variances(name: str, seed: int, x64: None) 
     _check(name, seed, np.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["waves", *(pytest.param(n, marks=pytest.mark.full) for n in ("bumps", "steep"))])
 def test_random_functions_at_unequal_variances_in_float32(name: str) -> None:
     _check(name, 2, np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["bumps", *(pytest.param(name, marks=pytest.mark.full) for name in ("waves", "steep"))]
 )

@@ -156,6 +156,7 @@ def test_energy_atol_is_for_methods_that_say_that_the_energy_falls(query: dict[s
         hl.settle(network(), query, method=HeavyBall(0.3, 0.6), energy_atol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_delegate_that_stops_too_early_is_not_converged(query: dict[str, Array]) -> None:
     found = hl.settle(network(), query, method=Elsewhere(2), throw=False)
     assert not found.converged

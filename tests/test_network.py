@@ -258,6 +258,7 @@ def test_completion_keeps_the_query() -> None:
 # --- energies and currents --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_energy_by_hand() -> None:
     network, state = _rich(), None
     state = _states(network)
@@ -315,6 +316,7 @@ def test_drive_is_minus_the_gradient_of_the_synapse_energy() -> None:
         np.testing.assert_allclose(current, -expected[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_force_is_minus_the_gradient_by_the_activations(x64: None) -> None:
     """By writing the state as the inverse activation: `x = b + artanh(g) / beta` and so on."""
     network = _rich()
@@ -367,6 +369,7 @@ def test_bias_moves_the_fixed_point_of_a_network() -> None:
             assert abs(v - 1.5 * np.tanh(1.5 * v)) > 0.01
 
 
+@pytest.mark.slow
 def test_gradient_by_every_parameter_against_finite_differences(x64: None) -> None:
     network = _rich()
     state = _states(network)
@@ -602,6 +605,7 @@ def test_mixed_dtypes() -> None:
             assert missing["a"].dtype == (dtypes["v"] if dtypes["v"] == dtypes["t"] else expected)
 
 
+@pytest.mark.slow
 def test_double_precision_states_with_single_precision_parameters() -> None:
     """The state decides the precision of the computation."""
     single = _rich()

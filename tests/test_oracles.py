@@ -525,6 +525,7 @@ def test_network_agrees_with_hamux(hamux) -> None:
         _agree(force, -theirs.dEdact(activations, state)[name])
 
 
+@pytest.mark.slow
 def test_hamux_values_overflow(hamux) -> None:
     """`log cosh` and `log(1 + exp)` of 100 are 100 (less `log 2`), not infinite."""
     x = jnp.array([100.0])
@@ -594,6 +595,7 @@ def test_hamux_softmax_of_rows_is_not_a_lagrangian(hamux) -> None:
     np.testing.assert_allclose(lg.Softmax().activation(x), jax.nn.softmax(x, -1), rtol=8 * eps(np.float32))
 
 
+@pytest.mark.slow
 def test_hamux_counts_the_shift_once_per_row(hamux) -> None:
     x, delta = jax.random.normal(jax.random.key(0), (3, 4)), jnp.array([0.5, -1.0, 2.0, 0.0])
     layer = hamux.NeuronLayer(lambda x: hamux.lagr_layernorm(x, 1.0, delta), (3, 4))

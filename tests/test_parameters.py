@@ -187,6 +187,7 @@ def test_a_bad_value_is_nan_in_a_compiled_program_and_so_is_its_derivative() -> 
         np.testing.assert_allclose(slopes[0], outside, rtol=1e-5, atol=1e-6, err_msg=str(parameter))
 
 
+@pytest.mark.slow
 def test_every_parameter_that_a_constructor_checks_is_in_the_table() -> None:
     """By the calls in the source; those that name neither owner nor parameter are helpers, and those of functions."""
     checks = {"as_positive_scalar", "as_nonnegative_scalar", "as_finite", "as_scalar", "as_positive", "require"}

@@ -33,6 +33,7 @@ def _trajectory(**options) -> hl.Trajectory:
 # --- energy_traces ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_traces_of_a_trajectory_leave_out_the_unused_places() -> None:
     import diffrax
 

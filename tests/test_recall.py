@@ -84,6 +84,7 @@ def test_own_arrays(folder: Path, run) -> None:
         assert np.all(np.diff(result["times"], axis=1)[:, :5] > 0)
 
 
+@pytest.mark.slow
 def test_energy_never_rises_beyond_rounding(folder: Path, run) -> None:
     code, table, _ = run(OWN + "--no-picture --out result.npz")
     assert code == 0
@@ -95,6 +96,7 @@ def test_energy_never_rises_beyond_rounding(folder: Path, run) -> None:
         assert reported == pytest.approx(max(np.nanmax(rises), 0), rel=0.1)
 
 
+@pytest.mark.slow
 def test_queries_held_from_the_patterns(folder: Path, run) -> None:
     code, table, errors = run("recall --patterns patterns.npy --hide bottom --count 7 --no-picture --seed 5")
     assert code == 0

@@ -54,6 +54,7 @@ def test_neurons_of_every_size_in_one_layer(name: str) -> None:
     assert np.all(np.abs(settled.state["v"] - exact) <= 2 * (1e-6 + 1.1e-4 * exact) / (1 - weight))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acceleration", [None, hl.methods.Nesterov()], ids=["plain", "nesterov"])
 @pytest.mark.parametrize("first", only_full(["image", "memory"], but=["memory"]))
 def test_a_padded_memory_recalls_the_image(first: str, acceleration: Any) -> None:
@@ -191,6 +192,7 @@ def test_the_energy_of_large_half_precision_states() -> None:
 # --- what a step is ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", only_full(["nesterov", "plain", "anderson", "fixed point"], but=["nesterov", "fixed point"])
 )
@@ -221,6 +223,7 @@ def test_one_step_of_all_layers(name: str, step: float) -> None:
     assert int(settled.steps) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(METHODS, but=["nesterov", "euler", "fixed point"]))
 def test_a_start_at_rest_takes_no_step(name: str) -> None:
     network, _ = _spins(6, jnp.float32)

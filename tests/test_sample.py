@@ -83,6 +83,7 @@ CLAMPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["free", "some neurons", pytest.param("a layer", marks=pytest.mark.full)])
 def test_mean_and_covariance_of_a_quadratic_network(name: str) -> None:
     clamp, held = CLAMPS[name]
@@ -157,6 +158,7 @@ def test_discretisation_error_of_the_variance(solver: diffrax.AbstractSolver | N
     assert abs(got - expected) <= error + SIGMAS * standard_error
 
 
+@pytest.mark.slow
 def test_time_constants_set_the_pace_not_the_law() -> None:
     """Its autocorrelation at lag `n` is `(1 - h / 2 tau) (1 - h / tau)^(n - 1)` by the default method."""
     h, tau, chains, n = 0.25, 4.0, 400, 2000
@@ -219,6 +221,7 @@ class Cooling(eqx.Module):
         return self.start * (1 - self.rate * t) ** 2
 
 
+@pytest.mark.slow
 def test_annealing_leaves_the_wrong_well() -> None:
     """From the bottom of the shallow well: a quench stays there, annealing ends in the deep one."""
     bias = 0.3
@@ -487,6 +490,7 @@ def test_an_energy_without_bound_is_an_error() -> None:
 # --- the solver in diffrax's own loop ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_solver_works_in_diffeqsolve() -> None:
     def solve(key: Array) -> Array:
         path = diffrax.UnsafeBrownianPath((), key)
@@ -646,6 +650,7 @@ def test_bad_draws_are_refused() -> None:
             function(jnp.zeros((2, 10), int))
 
 
+@pytest.mark.slow
 def test_the_default_step_follows_the_fastest_layer() -> None:
     network = hl.HAM({"x": hl.IdentityLayer(1, tau=2.0), "y": hl.IdentityLayer(1, tau=0.5)})
     start = network.init_state()

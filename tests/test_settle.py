@@ -97,6 +97,7 @@ METHODS: dict[str, Any] = {
 OFTEN = ["nesterov", "plain", "anderson", "euler", "synchronous", "fixed point", "newton", "dynamics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(METHODS, but=OFTEN))
 def test_linear_network(name: str, x64: None) -> None:
     """Thresholds, time constants, inputs, a partly clamped layer: against a dense solve."""
@@ -631,6 +632,7 @@ def test_each_sample_has_its_own_status(memory: tuple) -> None:
     assert np.all(np.asarray(settled.steps)[ended == 1] == 12)
 
 
+@pytest.mark.slow
 def test_too_few_steps(memory: tuple) -> None:
     network, _ = memory
     start = {"v": np.linspace(-1, 1, 8, dtype=np.float32)}
@@ -660,6 +662,7 @@ UNBOUNDED = {
 }
 
 
+@pytest.mark.slow
 def test_a_first_sweep_that_overflows_leaves_the_start_and_its_energy() -> None:
     """Found by `test_the_energy_never_rises`: the energy of the start was reported as infinite."""
     network = hl.HAM(
@@ -759,6 +762,7 @@ def test_a_second_call_compiles_nothing() -> None:
 # --- transformations --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_masks_and_inputs_under_vmap(x64: None) -> None:
     network = _linear()
     masks = np.array([[True, False, False, True], [False] * 4, [True] * 4])
@@ -774,6 +778,7 @@ def test_masks_and_inputs_under_vmap(x64: None) -> None:
         np.testing.assert_array_equal(states["v"][i][masks[i]], START[masks[i]])
 
 
+@pytest.mark.slow
 def test_ensembles_of_networks(x64: None) -> None:
     weights = 0.3 * _random(3, 4, 3, seed=51)
 

@@ -34,6 +34,7 @@ EVERY_METHOD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", only_full([np.float32, np.float64], but=[np.float32]))
 @pytest.mark.parametrize("method", only_full(EVERY_METHOD, but=EVERY_METHOD[::3]), ids=lambda m: type(m).__name__)
 def test_slow_growth_without_a_lower_bound(method: Any, dtype: Any) -> None:
@@ -82,6 +83,7 @@ def test_clamped_values_do_not_set_the_tolerance() -> None:
     assert float(settled.residual) < 1e-4
 
 
+@pytest.mark.slow
 def test_failure_inside_an_eager_derivative() -> None:
     network = _pair(hl.IdentityLayer(4), hl.TanhLayer(6), _random(4, 6, seed=40).astype(np.float32))
 
@@ -107,6 +109,7 @@ def test_half_precision(dtype: Any) -> None:
         np.testing.assert_allclose(settled.state["v"].astype(jnp.float32), exact, atol=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [

@@ -158,6 +158,7 @@ def test_against_finite_differences(name: str, reference: np.ndarray, x64: None)
     assert np.all(start["v"][MASK] != 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gradient", "tolerance"),
     [
@@ -190,6 +191,7 @@ def _quartic(g: jax.Array) -> jax.Array:
     return 0.05 * jnp.sum(g**4) + 0.1 * jnp.sum(jnp.sin(g))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["conjugate gradients", pytest.param("equilibrium propagation", marks=pytest.mark.full)]
 )
@@ -222,6 +224,7 @@ def small() -> np.ndarray:
         return _finite_differences(_small())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only_full(SMALL, but=[name for name in SMALL if "unrolled" not in name]))
 def test_modern_hopfield(name: str, small: np.ndarray, x64: None) -> None:
     """The hidden layer is eliminated."""
@@ -243,6 +246,7 @@ def _held_loss(params: Any, gradient: Any) -> Any:
     return total, settled.state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["equilibrium propagation", pytest.param("conjugate gradients", marks=pytest.mark.full)]
 )
@@ -344,6 +348,7 @@ def test_vmap_of_grad_and_grad_of_vmap(x64: None) -> None:
     np.testing.assert_allclose(_flat(together), average, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_size_of_the_loss_does_not_matter(x64: None) -> None:
     """A mean over a large batch has small cotangents; they must not meet an absolute tolerance at once."""
     params = _small()
@@ -428,6 +433,7 @@ def test_the_derivative_does_not_depend_on_the_method(small: np.ndarray, x64: No
 # --- the others -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
@@ -471,6 +477,7 @@ def test_truncated_converges_to_implicit(small: np.ndarray, x64: None) -> None:
     assert errors[0] > 10 * errors[1] > 100 * errors[2]
 
 
+@pytest.mark.slow
 def test_one_sweep_by_hand(x64: None) -> None:
     """`v = W softmax(beta W^T v)` with the right-hand side's `v` held constant."""
     w, c = _random(4, 5, seed=16), _random(4, seed=17)
@@ -499,6 +506,7 @@ def test_order_of_equilibrium_propagation(small: np.ndarray, x64: None) -> None:
         np.testing.assert_allclose(orders, order, atol=0.1)
 
 
+@pytest.mark.slow
 def test_equilibrium_propagation_of_a_loss_of_nothing(x64: None) -> None:
     """A loss that does not depend on the state has the gradient zero, not 0 / 0."""
     network, start, _ = _small()

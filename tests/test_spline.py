@@ -57,6 +57,7 @@ def _facts(spline: lg.Spline, x: jax.Array) -> tuple[jax.Array, ...]:
 # --- against scipy ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("degree", "kind"), only_full(CASES, but=[(1, "given"), (2, "without a knot at 0"), (5, "from 0")])
 )
@@ -168,6 +169,7 @@ def test_gradients_by_every_parameter(x64: None) -> None:
     np.testing.assert_allclose(forward, spline.activation(jnp.asarray(x)), rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_second_derivatives_in_every_mode(x64: None) -> None:
     spline = random_spline(3, KNOTS["given"])
     x = jnp.asarray(np.random.default_rng(4).uniform(-5, 6, 6))
@@ -190,6 +192,7 @@ def test_second_derivatives_in_every_mode(x64: None) -> None:
         np.testing.assert_allclose(other, first, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_batched_gradients_equal_the_sum_of_single_ones() -> None:
     spline = random_spline(3, KNOTS["uniform"], groups=2)
     x = jax.random.normal(jax.random.key(0), (20, 4))
@@ -204,6 +207,7 @@ def test_batched_gradients_equal_the_sum_of_single_ones() -> None:
     np.testing.assert_allclose(together.slopes, jnp.sum(each.slopes, axis=0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_step_makes_it_decrease() -> None:
     """Whatever the leaves are; and a slope of 0 has a derivative by which it can leave 0."""
     spline = random_spline(3, KNOTS["uniform"], groups=5)
@@ -216,6 +220,7 @@ def test_no_step_makes_it_decrease() -> None:
     assert np.all(np.asarray(grown.slopes)[9:] > 0)
 
 
+@pytest.mark.slow
 def test_cost_does_not_depend_on_the_grid() -> None:
     """By operations counted in the compiled code: the table is computed once, and not for every element."""
 

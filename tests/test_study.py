@@ -86,6 +86,7 @@ def test_a_run_and_one_that_goes_on(run: Run) -> None:
     assert Path("t.csv").read_text() == before
 
 
+@pytest.mark.slow
 def test_options_given_twice_or_in_many_digits(run: Run) -> None:
     line = "study activations --neurons 1 1 --groups 1 --targets parabola parabola --families truth truth --seeds 1 "
     line += "--points 8 --batch 4 --steps 2 --rate 0.12345678 --table t.csv"

@@ -345,6 +345,7 @@ def test_gelu_of_the_usual_inputs() -> None:
     assert max(exact["nngp_difference"], exact["ntk_difference"]) < 3e-7
 
 
+@pytest.mark.slow
 def test_other_inputs() -> None:
     x1, x2 = elementwise.inputs("3")
     assert (x1.shape, x2.shape) == ((3, 2), (4, 2))
@@ -386,6 +387,7 @@ def test_bad_arguments(run: Run, line: str, said: str) -> None:
     assert not list(Path().iterdir())
 
 
+@pytest.mark.slow
 @needs_digits
 @pytest.mark.usefixtures("read_once")
 def test_more_digits_than_there_are(run: Run) -> None:

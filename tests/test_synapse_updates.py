@@ -191,6 +191,7 @@ def test_a_shortened_sweep_never_raises_the_energy(kind: str) -> None:
     _all_sweeps_descend(network, size=1.0)
 
 
+@pytest.mark.slow
 def test_the_bound_is_the_exact_minimum_where_it_is_the_curvature() -> None:
     """Of linear neurons, `g^2 / 2 + s |g - w h|^2 / 2` is at its minimum after one step from anywhere."""
     network = hl.HAM(

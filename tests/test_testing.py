@@ -244,6 +244,7 @@ def test_message_shows_the_parameters(no_typecheck: None) -> None:
 QUICK = (lg.Softmax,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.full) for kind in ht.lagrangian_kinds()]
 )

@@ -153,6 +153,7 @@ def remembering(model: Line, batch: Any, key: Any) -> Any:
     return jnp.sum(batch) + 0 * model.slope
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(st.sampled_from([(1, 1), (7, 1), (7, 3), (8, 4), (8, 8)]), st.integers(0, 5))
 def test_every_epoch_visits_every_example_once(sizes: tuple[int, int], seed: int) -> None:

@@ -90,6 +90,7 @@ def test_decay_pulls_a_constrained_field_back_to_where_it_began() -> None:
     np.testing.assert_allclose(found, np.log1p(np.exp(start + free)), rtol=30 * 4 * 35 * 6e-8)
 
 
+@pytest.mark.slow
 def test_partition_begins_at_zero_and_combine_gives_the_model_to_the_bit() -> None:
     for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
         model = (
@@ -109,6 +110,7 @@ def test_partition_begins_at_zero_and_combine_gives_the_model_to_the_bit() -> No
 # --- projections ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_unit_norm_and_box_are_kept_and_reached() -> None:
     """Against projected gradient descent in NumPy."""
     weight = np.asarray(jax.random.normal(KEY, (4, 3)))
@@ -261,6 +263,7 @@ def test_a_projection_hides_nothing_that_is_not_finite(constraint: Any) -> None:
     assert bool(jnp.all(jnp.isnan(training.UnitNorm().project(START.at[1].set(jnp.nan)))))
 
 
+@pytest.mark.slow
 def test_lookahead_trains_the_fast_parameters_and_can_return_the_slow_ones() -> None:
     optimizer = optax.lookahead(optax.sgd(0.1), 2, 0.5)
     expected: Any = optax.LookaheadParams.init_synced(START)
@@ -309,6 +312,7 @@ def test_warnings_of_an_optimiser_of_ones_own_are_heard(caplog: Any) -> None:
     assert not logging.getLogger("absl").filters
 
 
+@pytest.mark.slow
 def test_averaged_parameters_are_validated_called_back_with_and_returned(tmp_path: Any) -> None:
     optimizer, models = optax.contrib.schedule_free_adamw(0.1), []
     expected, state = by_hand(optimizer, 8, START, jax.grad(lambda p: square(p, DATA, None)))

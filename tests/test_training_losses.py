@@ -152,6 +152,7 @@ def test_every_loss_checks_its_data(name: str) -> None:
 # --- classification ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["identity", "softmax"])
 def test_an_output_that_is_driven_alone_is_logistic_regression(x64: None, kind: str) -> None:
     bias = draw(CLASSES, seed=7)
@@ -245,6 +246,7 @@ def test_labels_of_floats_are_refused() -> None:
         ClassificationLoss("x", "y").check(chain(), (x, labels.astype(float)))
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**31 - 1))
 def test_the_loss_is_the_mean_over_the_batch(seed: int) -> None:
     loss, model = ClassificationLoss("x", "y"), chain()
@@ -260,6 +262,7 @@ def test_the_loss_is_the_mean_over_the_batch(seed: int) -> None:
     assert metrics["unconverged"] == 0
 
 
+@pytest.mark.slow
 def test_predictions() -> None:
     model, (x, labels) = chain(hl.IdentityLayer), examples()
     for cost in ("cross_entropy", "squared"):
@@ -274,6 +277,7 @@ def test_predictions() -> None:
         assert np.all(found.converged)
 
 
+@pytest.mark.slow
 def test_what_is_not_at_rest_is_counted() -> None:
     _, metrics = values(ClassificationLoss("x", "y", max_steps=1), chain(), examples())
     assert metrics["unconverged"] == 1
@@ -306,6 +310,7 @@ def test_inpainting_by_linear_neurons_is_the_conditional_mean(x64: None) -> None
     assert_within(metrics["start_error"], np.mean(np.where(mask, 7.0 - p, 0) ** 2), 1e-12)
 
 
+@pytest.mark.slow
 def test_without_holding_what_is_seen_the_start_is_forgotten(x64: None) -> None:
     model, patterns = gaussian(), draw(4, 6, seed=14)
     weight, bias = np.asarray(model.synapses["w"].weight), np.asarray(model.layers["v"].bias)
@@ -330,6 +335,7 @@ RECALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECALLS)
 def test_recall_gradient(x64: None, name: str) -> None:
     layer, corruption, options = RECALLS[name]
@@ -337,6 +343,7 @@ def test_recall_gradient(x64: None, name: str) -> None:
     assert_slopes(RecallLoss("v", corruption, **options, **TIGHT), memory(layer()), patterns, jax.random.key(2))
 
 
+@pytest.mark.slow
 def test_cross_entropies_are_those_of_the_activations(x64: None) -> None:
     key, noise = jax.random.key(3), Noise(0.1)
     sigmoid = memory(hl.SigmoidLayer(6, beta=2.0, scale=1.5, bias=draw(6, seed=18)))
@@ -361,6 +368,7 @@ def test_cross_entropies_are_those_of_the_activations(x64: None) -> None:
     assert_within(value, expected, 1e-9)
 
 
+@pytest.mark.slow
 def test_the_start_can_be_chosen() -> None:
     model = memory(hl.SigmoidLayer(6, beta=2.0))
     patterns = jnp.ones((2, 6))

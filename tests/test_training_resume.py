@@ -69,6 +69,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 def test_metrics_of_any_name_survive(tmp_path: Path) -> None:
     def named(model: Any, batch: Any, key: Any) -> Any:
         return loss(model, batch, key), {name: i + jnp.sum(model.slope) for i, name in enumerate(NAMES)}

@@ -228,6 +228,7 @@ def test_others_at_their_best_are_a_memory(x64: None) -> None:
         assert_within(gradient.layers["v"].bias, slope.layers["v"].bias, 1e-8 * np.max(np.abs(expected)))
 
 
+@pytest.mark.slow
 def test_chains_that_run_off_make_the_loss_nan() -> None:
     rule = ContrastiveDivergence("v", temperature=1.0, steps=400, dt0=5.0)
     value, _ = values(rule, linear(), draw(4, 3, seed=28), jax.random.key(0))
@@ -244,6 +245,7 @@ def with_covariance(covariance: np.ndarray, count: int = 40) -> np.ndarray:
     return white @ np.linalg.cholesky(covariance).T
 
 
+@pytest.mark.slow
 def test_exact_score_matching_of_a_gaussian_is_least_at_its_covariance(x64: None) -> None:
     """Hyvarinen (2005), section 3.1: for data of covariance S the estimate of the precision is S^-1."""
     model, temperature = linear(), 0.7
@@ -259,6 +261,7 @@ def test_exact_score_matching_of_a_gaussian_is_least_at_its_covariance(x64: None
     assert np.max(np.abs(elsewhere)) > 0.1
 
 
+@pytest.mark.slow
 def test_sliced_is_exact_on_average_and_for_a_diagonal_score(x64: None) -> None:
     data = draw(3, 3, seed=30)
     keys = jax.random.key(10)
@@ -278,6 +281,7 @@ def test_sliced_is_exact_on_average_and_for_a_diagonal_score(x64: None) -> None:
     assert_within(one, all_, 1e-12)
 
 
+@pytest.mark.slow
 def test_denoising_score_matching_is_its_formula_and_least_with_the_noise_added(x64: None) -> None:
     """Vincent (2011), equation 9; for a Gaussian the best precision is that of data and noise together."""
     model, temperature, std = linear(), 0.7, 0.5
