@@ -51,8 +51,12 @@ def concrete(tree: Any) -> Any:
 def unsolved(network: HAM, arguments: tuple[Any, ...], settled: Any, forward: bool, passed: dict[str, Any]) -> str:
     """Why the derivative of a settled state is not finite, from what came in at the other end."""
     figures = _accuracy(network, arguments, settled.state, forward, passed)
-    reason = "it overflows" if figures is None else "its linear system could not be solved"
-    if figures is not None:
+    if figures is None:
+        reason = "its linear system could not be solved, or it overflows"
+    elif figures[0] <= figures[1]:
+        reason = "its linear system was solved, but a part of the network has no derivative there, or it overflows"
+    else:
+        reason = "its linear system could not be solved"
         reason += f" (a residual of {figures[0]:.2g} of the right-hand side is left, and {figures[1]:.2g} is needed)"
     return (
         f"settle: the derivative of the state of rest is not finite: {reason}. The state may be singular, as at a "
