@@ -1,6 +1,6 @@
 """A way of settling of one's own: what it must write, and what the loop does for it."""
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax
@@ -17,16 +17,11 @@ from hamlayers import methods, synapses
 class HeavyBall(methods.AbstractIteration):
     """`v <- m v + r (I + u - x)`, `x <- x + v`: Polyak's momentum on all layers at once."""
 
+    eliminates: ClassVar[bool] = False
+    monotone: ClassVar[bool] = False
+
     rate: float
     momentum: float
-
-    @property
-    def eliminates(self) -> bool:
-        return False
-
-    @property
-    def monotone(self) -> bool:
-        return False
 
     def init(self, problem: methods.Problem) -> methods.Step:
         return methods.Step(problem.start, jax.tree.map(jnp.zeros_like, problem.start))
@@ -40,15 +35,10 @@ class HeavyBall(methods.AbstractIteration):
 class Reckless(methods.AbstractIteration):
     """Sweeps, and always guesses something wild, which the loop must refuse: `scale` times the sweep, or NaN."""
 
+    eliminates: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
+
     scale: float
-
-    @property
-    def eliminates(self) -> bool:
-        return True
-
-    @property
-    def monotone(self) -> bool:
-        return True
 
     def init(self, problem: methods.Problem) -> methods.Step:
         return methods.Step(problem.start, jnp.zeros((), jnp.int32), problem.start)
@@ -62,15 +52,10 @@ class Reckless(methods.AbstractIteration):
 class Elsewhere(methods.AbstractDelegate):
     """Some plain sweeps, as another library might take them."""
 
+    eliminates: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
+
     sweeps: int = eqx.field(static=True)
-
-    @property
-    def eliminates(self) -> bool:
-        return True
-
-    @property
-    def monotone(self) -> bool:
-        return True
 
     def solve(
         self, problem: methods.Problem, tolerances: methods.Tolerances, max_steps: int

@@ -1,6 +1,6 @@
 """Block descent: one colour class of layers after another, with no step size."""
 
-from typing import final
+from typing import ClassVar, final
 
 from jaxtyping import PyTree
 
@@ -36,6 +36,9 @@ class BlockDescent(AbstractIteration):
     (attention); arXiv:2311.15673 (even-odd splitting).
     """
 
+    eliminates: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
+
     acceleration: AbstractAcceleration | None
 
     def __init__(self, acceleration: AbstractAcceleration | None = Nesterov()):
@@ -44,14 +47,6 @@ class BlockDescent(AbstractIteration):
                 f"BlockDescent: `acceleration` must be a Nesterov, an Anderson or None, got {acceleration!r}."
             )
         self.acceleration = acceleration
-
-    @property
-    def eliminates(self) -> bool:
-        return True
-
-    @property
-    def monotone(self) -> bool:
-        return True
 
     def init(self, problem: Problem) -> Step:
         """At the start, which is its own fallback."""

@@ -1,6 +1,6 @@
 """Settling by other libraries' solvers: optimistix for fixed points and minimisation, diffrax for the dynamics."""
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import diffrax
 import jax
@@ -36,6 +36,9 @@ class Optimistix(AbstractDelegate):
     **Source:** Rader, Lyons and Kidger, arXiv:2402.09983.
     """
 
+    eliminates: ClassVar[bool] = True
+    monotone: ClassVar[bool] = False
+
     solver: Any
 
     def __init__(self, solver: Any):
@@ -50,14 +53,6 @@ class Optimistix(AbstractDelegate):
         if isinstance(solver, (optx.Bisection, optx.GoldenSearch)):
             raise TypeError(f"Optimistix: {type(solver).__name__} searches an interval of one number, not a state.")
         self.solver = solver
-
-    @property
-    def eliminates(self) -> bool:
-        return True
-
-    @property
-    def monotone(self) -> bool:
-        return False
 
     def solve(self, problem: Problem, tolerances: Tolerances, max_steps: int) -> tuple[State, Int[Array, ""]]:
         """Where the solver and one sweep lead."""
@@ -92,6 +87,9 @@ class Integrate(AbstractDelegate):
     `TypeError` for a solver or controller of another kind.
     """
 
+    eliminates: ClassVar[bool] = False
+    monotone: ClassVar[bool] = False
+
     t1: Scalar
     solver: diffrax.AbstractSolver
     stepsize_controller: diffrax.AbstractStepSizeController | None
@@ -109,15 +107,6 @@ class Integrate(AbstractDelegate):
         self.dt0 = None if dt0 is None else as_positive_scalar("Integrate", "dt0", dt0)
         self.solver = as_solver("Integrate", diffrax.Tsit5() if solver is None else solver)
         self.stepsize_controller = as_controller("Integrate", stepsize_controller, self.solver, dt0)
-
-    @property
-    def eliminates(self) -> bool:
-        """False: every layer has a state of its own."""
-        return False
-
-    @property
-    def monotone(self) -> bool:
-        return False
 
     def solve(self, problem: Problem, tolerances: Tolerances, max_steps: int) -> tuple[State, Int[Array, ""]]:
         """Where the state is when the force is small, or at `t1`."""

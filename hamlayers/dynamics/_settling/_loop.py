@@ -111,21 +111,17 @@ class Step(NamedTuple):
 class AbstractMethod(eqx.Module):
     """A way to settle a network, by steps ([`hamlayers.methods.AbstractIteration`][]) or by another library
     ([`hamlayers.methods.AbstractDelegate`][]).
+
+    **Class attributes**, which a method of your own must set:
+
+    - `eliminates`: whether the first class of a sweep may be left out of the state. Its best state, given the others,
+        is a function of them. So where the method needs no more than the current into each layer, or the energy, with
+        the eliminated layers at their best, the loop need not carry it.
+    - `monotone`: whether the energy cannot rise from one point that is kept to the next; `energy_atol` asks for that.
     """
 
-    @property
-    @abstractmethod
-    def eliminates(self) -> bool:
-        """Whether the first class of a sweep may be left out of the state.
-
-        Its best state, given the others, is a function of them. So where the method needs no more than the current into
-        each layer, or the energy, with the eliminated layers at their best, the loop need not carry it.
-        """
-
-    @property
-    @abstractmethod
-    def monotone(self) -> bool:
-        """Whether the energy cannot rise from one point that is kept to the next; `energy_atol` asks for that."""
+    eliminates: eqx.AbstractClassVar[bool]
+    monotone: eqx.AbstractClassVar[bool]
 
     @abstractmethod
     def run(self, problem: Problem, tolerances: Tolerances, max_steps: int, loop: Loop) -> Outcome:

@@ -1,6 +1,6 @@
 """Updates of all layers at once: what others do, for comparison. Neither guarantees that the energy falls."""
 
-from typing import final
+from typing import ClassVar, final
 
 from jaxtyping import PyTree
 
@@ -23,19 +23,13 @@ class Euler(AbstractIteration):
     **Raises:** `ValueError` unless `step` is positive and finite.
     """
 
+    eliminates: ClassVar[bool] = False
+    monotone: ClassVar[bool] = False
+
     size: Scalar
 
     def __init__(self, step: ScalarLike):
         self.size = as_positive_scalar("Euler", "step", step)
-
-    @property
-    def eliminates(self) -> bool:
-        """False: every layer has a state of its own."""
-        return False
-
-    @property
-    def monotone(self) -> bool:
-        return False
 
     def init(self, problem: Problem) -> Step:
         """At the start."""
@@ -52,14 +46,8 @@ class Euler(AbstractIteration):
 class Synchronous(AbstractIteration):
     """`x_i <- I_i + u_i` for all layers at once. It can 2-cycle, and raise the energy at every step."""
 
-    @property
-    def eliminates(self) -> bool:
-        """False: every layer has a state of its own."""
-        return False
-
-    @property
-    def monotone(self) -> bool:
-        return False
+    eliminates: ClassVar[bool] = False
+    monotone: ClassVar[bool] = False
 
     def init(self, problem: Problem) -> Step:
         """At the start."""
