@@ -7,7 +7,7 @@ it ends.
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, final, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
 
 import equinox as eqx
 import equinox.internal as eqxi
@@ -120,8 +120,8 @@ class AbstractMethod(eqx.Module):
     - `monotone`: whether the energy cannot rise from one point that is kept to the next; `energy_atol` asks for that.
     """
 
-    eliminates: eqx.AbstractClassVar[bool]
-    monotone: eqx.AbstractClassVar[bool]
+    eliminates: ClassVar[bool]
+    monotone: ClassVar[bool]
 
     @abstractmethod
     def run(self, problem: Problem, tolerances: Tolerances, max_steps: int, loop: Loop) -> Outcome:
